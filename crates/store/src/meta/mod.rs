@@ -9,8 +9,17 @@
 //! A closure may be dropped unrun when the store closes, and runs at most once.
 
 use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::Result;
+use crate::{Error, Result};
+
+mod job;
+pub mod schema;
+mod sqlite;
+pub mod tx;
+
+pub use tx::{RowExt, all, digest_bytes, digest_from_bytes, next_id, one};
 
 /// A value bound to a query or read from a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +35,7 @@ pub enum Value<'a> {
 }
 
 /// A row of a result, columns counted from 0. Each getter fails with `Error::Corrupt`
-/// when the column has another type.
+/// when the column has another type. [`RowExt`] has the typed getters.
 pub trait Row {
     /// Column `i` as it is.
     fn get(&self, i: usize) -> Result<Value<'_>>;
@@ -38,4 +47,84 @@ pub trait Tx {
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64>;
     /// Run a query and hand each row to `each`.
     fn query(&mut self, sql: &str, params: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
+}
+
+/// The database. Cheap to clone; all clones are one store.
+#[derive(Clone)]
+pub struct Meta {
+    engine: Arc<sqlite::Sqlite>,
+}
+
+impl Meta {
+    /// Open the SQLite database at `path`, make it if it is not there, and bring its
+    /// schema up to this version. Blocks; call it while starting.
+    ///
+    /// Fails with [`Error::Database`] when another process has it open (after a short wait,
+    /// for a server that is just being restarted) and when a newer version wrote it.
+    pub fn open_sqlite(path: &Path) -> Result<Meta> {
+        Ok(Meta { engine: Arc::new(sqlite::Sqlite::open(path, schema::MIGRATIONS)?) })
+    }
+
+    /// Run queries on one consistent snapshot. Writing through `f`'s transaction fails.
+    pub async fn read<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, answer) = job::asynchronous(f);
+        self.engine.read(job).await?;
+        answer.await.unwrap_or_else(|_| Err(E::from(Error::Busy)))
+    }
+
+    /// Run queries in a transaction and answer when it is committed and on disk. An `Err`
+    /// from `f` undoes what this closure did and nothing else.
+    pub async fn write<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, answer) = job::asynchronous(f);
+        self.engine.write(job).await?;
+        answer.await.unwrap_or_else(|_| Err(E::from(Error::Busy)))
+    }
+
+    /// [`Meta::read`] for a thread that may block. Not for async code.
+    pub fn read_blocking<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, answer) = job::blocking(f);
+        self.engine.read_blocking(job)?;
+        answer.recv().unwrap_or_else(|_| Err(E::from(Error::Busy)))
+    }
+
+    /// [`Meta::write`] for a thread that may block. Not for async code.
+    pub fn write_blocking<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, answer) = job::blocking(f);
+        self.engine.write_blocking(job)?;
+        answer.recv().unwrap_or_else(|_| Err(E::from(Error::Busy)))
+    }
+
+    /// Answer everything already queued, then close the database. Later calls, on any
+    /// clone, fail with [`Error::Busy`].
+    pub async fn close(&self) {
+        let engine = Arc::clone(&self.engine);
+        // A join error means that closing panicked, which was reported where it happened.
+        let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+    }
+}
+
+impl std::fmt::Debug for Meta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meta(sqlite)")
+    }
 }

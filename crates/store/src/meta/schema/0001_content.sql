@@ -1,0 +1,1 @@
+-- Repositories, manifests, tags, blobs, uploads, events and the review queue.

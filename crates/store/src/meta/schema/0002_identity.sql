@@ -1,0 +1,1 @@
+-- Resource groups, registries, principals, keys and roles.
