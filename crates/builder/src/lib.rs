@@ -2,12 +2,146 @@
 //!
 //! `parse → instruct → graph → solve → { exec, copy } → snapshot → diff → export`, arrows
 //! only to the right.
+//!
+//! The life of a build: [`Engine::build`] parses the Dockerfile into instructions, cuts them
+//! into stages and keeps the stages that the target needs. Every stage is then *evaluated*,
+//! which needs no file system: variables are expanded, the image configuration takes shape,
+//! and what is left is a list of steps (copy, run, make a directory), each with a cache key.
+//! Steps with a record in the [`ports::StepCache`] are done already. What the missing ones
+//! stand on is materialised as snapshots, stages run side by side, layers are written in the
+//! background while the next step runs, and at the end the configuration and the manifest
+//! are put together.
+//!
+//! *Architecture invariant:* the engine never sees a repository, a registry or a network; it
+//! reads and writes digests through [`ports`].
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use portolan_types::oci::Descriptor;
+use portolan_types::{Digest, Platform, Timestamp};
 
 pub mod cancel;
 pub mod context;
 pub mod copy;
 pub mod diff;
+pub mod error;
+pub mod event;
 pub mod exec;
 pub mod ports;
+pub mod render;
 pub mod snapshot;
 pub mod user;
+
+pub use cancel::Cancel;
+pub use error::{BuildError, ErrorKind};
+pub use event::Event;
+pub use exec::StepLimits;
+
+/// How an engine is set up. See [`EngineConfig::new`] for the usual values.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// A folder of the engine's own: snapshots, bundles of running steps. On a file system
+    /// that overlayfs can use as an upper layer.
+    pub state_dir: PathBuf,
+    /// Program and arguments of the step process, which calls [`exec::step_main`].
+    pub step_command: Vec<OsString>,
+    /// How many steps of one build may run at once; at least 1 is used.
+    pub parallel_max: usize,
+    /// What one step may use.
+    pub limits: StepLimits,
+}
+
+impl EngineConfig {
+    /// The engine under `state_dir`, with this very program as the step process
+    /// (`/proc/self/exe build-run`) and no limits for steps.
+    pub fn new(state_dir: PathBuf) -> EngineConfig {
+        EngineConfig {
+            state_dir,
+            step_command: vec!["/proc/self/exe".into(), "build-run".into()],
+            parallel_max: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 16)),
+            limits: StepLimits::default(),
+        }
+    }
+}
+
+/// One image to build.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The unpacked context.
+    pub context: PathBuf,
+    /// The Dockerfile's text.
+    pub dockerfile: Vec<u8>,
+    /// What to call it in errors, and the path in the context beside which
+    /// `<name>.dockerignore` is looked for.
+    pub dockerfile_name: String,
+    /// The text of the ignore file. `None`: `<dockerfile_name>.dockerignore` in the context,
+    /// else `.dockerignore`, else nothing is ignored.
+    pub ignore: Option<String>,
+    /// `--build-arg` values; the last of a name counts.
+    pub build_args: Vec<(String, String)>,
+    /// Names among `build_args` whose values never reach the log or the image's history.
+    pub secret_args: Vec<String>,
+    /// `--target`: a stage's name or number; the last stage when absent.
+    pub target: Option<String>,
+    /// What the image is to run on.
+    pub platform: Platform,
+    /// Run every step, whatever was done before. Results are kept for later builds.
+    pub no_cache: bool,
+    /// The time to write into the image for what this build makes.
+    pub created: Timestamp,
+    /// Labels to put on the image, over the Dockerfile's.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A built image. The configuration and all layers are durable in [`ports::Content`]; the
+/// manifest is the caller's to store.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The manifest's bytes.
+    pub manifest: Vec<u8>,
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
+    /// The images that were built on or copied from: as the Dockerfile names them, with the
+    /// manifest that was used. In the order of first use, each once.
+    pub base_images: Vec<(String, Digest)>,
+}
+
+/// Builds images. One per process; builds may run side by side.
+pub struct Engine {
+    #[allow(dead_code, reason = "the solver is written next")]
+    config: EngineConfig,
+}
+
+impl Engine {
+    /// Open the engine's state, sweeping what a killed process left there.
+    pub fn open(
+        config: EngineConfig,
+        content: Arc<dyn ports::Content>,
+        images: Arc<dyn ports::Images>,
+        cache: Arc<dyn ports::StepCache>,
+    ) -> io::Result<Engine> {
+        let _ = (content, images, cache);
+        Ok(Engine { config })
+    }
+
+    /// Build an image. Blocks; `events` is called from several threads, one call at a time
+    /// per step. Raising `cancel` makes it return soon, with every process of it gone.
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        events: &(dyn Fn(Event) + Sync),
+        cancel: &Cancel,
+    ) -> Result<Built, BuildError> {
+        let _ = (request, events, cancel);
+        Err(BuildError::new(ErrorKind::Internal, "not here yet"))
+    }
+}
