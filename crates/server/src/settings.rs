@@ -1,0 +1,614 @@
+//! How a server is set up: every setting, declared once.
+//!
+//! The table at the end of this file is the only place where a setting is named. From it
+//! come the [`Settings`] struct, the reader of the TOML file, of `PORTOLAN_*` and of the
+//! flags, the error that names the nearest known setting, and the reference page
+//! (`docs/reference/settings.md`, written by `cargo xtask docs`, held up to date by a test).
+//!
+//! A flag wins over the environment, the environment over the file, the file over the
+//! default.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The flags of `portolan serve`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServeArgs {
+    /// Settings file (TOML); also PORTOLAN_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder that holds everything the server keeps [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Address for TLS [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Address for plain HTTP, without TLS [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub listen_http: Option<String>,
+    /// Domain whose sub-domains are the registries: NAME answers at NAME.<domain>
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+    /// Print the reference page of all settings and exit
+    #[arg(long, hide = true)]
+    pub print_settings_reference: bool,
+}
+
+/// Why the settings cannot be used; says where the bad one stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
+
+/// One setting, as the reference page and the readers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The heading it stands under.
+    pub section: &'static str,
+    /// Its name in the file; `PORTOLAN_` and the upper-case name in the environment.
+    pub name: &'static str,
+    /// What kind of value it takes, for people.
+    pub kind: &'static str,
+    /// The default as text; empty for none.
+    pub default: &'static str,
+    /// The flag of `portolan serve`, when there is one.
+    pub flag: Option<&'static str>,
+    /// What it does, one line of text for each line of its doc comment.
+    pub doc: &'static [&'static str],
+}
+
+impl Setting {
+    /// The environment variable.
+    pub fn env(&self) -> String {
+        format!("PORTOLAN_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// A kind of value that a setting may have.
+pub trait Value: Sized {
+    /// The kind, for people.
+    const KIND: &'static str;
+    /// Read it from text (flag, environment, default). The error completes the sentence
+    /// "`x` is not …".
+    fn parse(text: &str) -> Result<Self, String>;
+    /// Read it from the file.
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::String(text) => Self::parse(text),
+            toml::Value::Integer(n) => Self::parse(&n.to_string()),
+            toml::Value::Float(n) => Self::parse(&n.to_string()),
+            toml::Value::Boolean(b) => Self::parse(&b.to_string()),
+            other => Err(format!("a {} is not {}", other.type_str(), Self::KIND)),
+        }
+    }
+}
+
+fn not<T>(text: &str, kind: &str) -> Result<T, String> {
+    Err(format!("{text:?} is not {kind}"))
+}
+
+impl Value for String {
+    const KIND: &'static str = "text";
+    fn parse(text: &str) -> Result<String, String> {
+        if text.is_empty() { Err("it must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+    }
+}
+
+impl Value for PathBuf {
+    const KIND: &'static str = "a path";
+    fn parse(text: &str) -> Result<PathBuf, String> {
+        String::parse(text).map(PathBuf::from)
+    }
+}
+
+impl Value for u32 {
+    const KIND: &'static str = "a whole number";
+    fn parse(text: &str) -> Result<u32, String> {
+        text.parse().or_else(|_| not(text, "a whole number from 0 to 4294967295"))
+    }
+}
+
+impl Value for u64 {
+    const KIND: &'static str = "a whole number";
+    fn parse(text: &str) -> Result<u64, String> {
+        text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// A number that must not be zero: limits and times that would stop everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positive(pub u32);
+
+impl Value for Positive {
+    const KIND: &'static str = "a whole number above 0";
+    fn parse(text: &str) -> Result<Positive, String> {
+        match text.parse() {
+            Ok(n) if n > 0 => Ok(Positive(n)),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+impl Positive {
+    /// As a time in seconds.
+    pub fn secs(self) -> std::time::Duration {
+        std::time::Duration::from_secs(u64::from(self.0))
+    }
+}
+
+impl Value for bool {
+    const KIND: &'static str = "true or false";
+    fn parse(text: &str) -> Result<bool, String> {
+        text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// A number of bytes: `1048576`, `512KiB`, `4GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl Value for ByteSize {
+    const KIND: &'static str = "a size (bytes, or with KiB, MiB, GiB, TiB)";
+    fn parse(text: &str) -> Result<ByteSize, String> {
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let shift = match unit.trim() {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            _ => return not(text, Self::KIND),
+        };
+        match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)) {
+            Some(n) if n > 0 => Ok(ByteSize(n)),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+/// An address to listen on: `127.0.0.1:8443`, `[::1]:8443`, `localhost:8443`, or `:8443`
+/// for every address of the machine. Port 0 takes a free port.
+impl Value for SocketAddr {
+    const KIND: &'static str = "an address to listen on (IP:PORT, localhost:PORT or :PORT)";
+    fn parse(text: &str) -> Result<SocketAddr, String> {
+        if let Some((host @ ("" | "localhost"), port)) = text.rsplit_once(':')
+            && let Ok(port) = port.parse::<u16>()
+        {
+            let ip = if host.is_empty() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+            return Ok(SocketAddr::new(IpAddr::V4(ip), port));
+        }
+        text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// A DNS name, lower-case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainName(pub String);
+
+impl Value for DomainName {
+    const KIND: &'static str = "a DNS name";
+    fn parse(text: &str) -> Result<DomainName, String> {
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        };
+        if text.len() <= 253 && text.split('.').all(label) {
+            Ok(DomainName(text.to_ascii_lowercase()))
+        } else {
+            not(text, Self::KIND)
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// One line of text each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+impl Value for LogFormat {
+    const KIND: &'static str = "auto, text or json";
+    fn parse(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "auto" => Ok(LogFormat::Auto),
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    const KIND: &'static str = T::KIND;
+    fn parse(text: &str) -> Result<Option<T>, String> {
+        if matches!(text, "" | "none") { Ok(None) } else { T::parse(text).map(Some) }
+    }
+}
+
+/// A list: an array in the file, separated by commas in text.
+impl Value for Vec<DomainName> {
+    const KIND: &'static str = "a list of DNS names";
+    fn parse(text: &str) -> Result<Vec<DomainName>, String> {
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(DomainName::parse).collect()
+    }
+    fn from_toml(value: &toml::Value) -> Result<Vec<DomainName>, String> {
+        match value {
+            toml::Value::Array(all) => all.iter().map(DomainName::from_toml).collect(),
+            toml::Value::String(text) => Self::parse(text),
+            other => Err(format!("a {} is not {}", other.type_str(), Self::KIND)),
+        }
+    }
+}
+
+/// Where settings come from, besides the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file's path (for messages) and content.
+    pub file: Option<(PathBuf, String)>,
+    /// The environment; only `PORTOLAN_*` is looked at.
+    pub env: Vec<(String, String)>,
+    /// Flags: the setting's name and the value.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+impl Sources {
+    /// The process's environment, the given flags, and the file that `--config` or
+    /// `PORTOLAN_CONFIG` names.
+    pub fn of_process(args: &ServeArgs) -> Result<Sources, SettingsError> {
+        let env: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .filter(|(k, _)| k.starts_with("PORTOLAN_"))
+            .collect();
+        let named = env.iter().find(|(k, v)| k == "PORTOLAN_CONFIG" && !v.is_empty()).map(|(_, v)| PathBuf::from(v));
+        let file = match args.config.clone().or(named) {
+            Some(path) => Some((path.clone(), read_file(&path)?)),
+            None => None,
+        };
+        let flags = [
+            ("data", &args.data),
+            ("listen", &args.listen),
+            ("listen_http", &args.listen_http),
+            ("domain", &args.domain),
+        ];
+        let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+        Ok(Sources { file, env, flags })
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, SettingsError> {
+    std::fs::read_to_string(path)
+        .map_err(|cause| SettingsError(format!("cannot read the settings file {}: {cause}", path.display())))
+}
+
+impl Settings {
+    /// Put the sources over the defaults. The second part of the answer are warnings: a
+    /// variable that looks like a misspelt setting.
+    pub fn load(sources: &Sources) -> Result<(Settings, Vec<String>), SettingsError> {
+        let mut settings = Settings::defaults()?;
+        if let Some((path, text)) = &sources.file {
+            let at = path.display();
+            let table: toml::Table =
+                text.parse().map_err(|cause: toml::de::Error| SettingsError(format!("settings file {at}: {cause}")))?;
+            for (key, value) in &table {
+                if setting(key).is_none() {
+                    let hint = nearest(key).map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+                    return Err(SettingsError(format!("settings file {at}: unknown setting {key:?}{hint}")));
+                }
+                settings
+                    .put(key, Raw::Toml(value))
+                    .map_err(|why| SettingsError(format!("settings file {at}: {key}: {why}")))?;
+            }
+        }
+        let mut warnings = Vec::new();
+        for (variable, value) in &sources.env {
+            let Some(name) = variable.strip_prefix("PORTOLAN_").map(str::to_ascii_lowercase) else { continue };
+            if setting(&name).is_some() {
+                settings
+                    .put(&name, Raw::Text(value))
+                    .map_err(|why| SettingsError(format!("environment variable {variable}: {why}")))?;
+            } else if let Some(near) = nearest(&name).and_then(setting)
+                && !["config", "config_dir"].contains(&name.as_str())
+            {
+                warnings.push(format!("environment variable {variable} is no setting; did you mean {}?", near.env()));
+            }
+        }
+        for (name, value) in &sources.flags {
+            let flag = setting(name).and_then(|s| s.flag).unwrap_or(name);
+            settings.put(name, Raw::Text(value)).map_err(|why| SettingsError(format!("flag {flag}: {why}")))?;
+        }
+        settings.check()?;
+        Ok((settings, warnings))
+    }
+
+    /// What no single setting can say.
+    fn check(&self) -> Result<(), SettingsError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => Err(SettingsError("tls_cert is set but tls_key is not; set both or neither".to_owned())),
+            (None, Some(_)) => Err(SettingsError("tls_key is set but tls_cert is not; set both or neither".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The setting of that name.
+pub fn setting(name: &str) -> Option<&'static Setting> {
+    ALL.iter().find(|s| s.name == name)
+}
+
+/// The known name nearest to a misspelt one, when one is near.
+fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    ALL.iter()
+        .map(|s| (distance(&name, s.name), s.name))
+        .min()
+        .filter(|(distance, near)| *distance <= (near.len() / 3).max(1))
+        .map(|(_, near)| near)
+}
+
+/// Edit distance (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.bytes().enumerate() {
+            let keep = diagonal + usize::from(ca != cb);
+            diagonal = row[j + 1];
+            row[j + 1] = keep.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The reference page, in Markdown.
+pub fn reference() -> String {
+    use fmt::Write;
+    let mut page = String::from(
+        "# Settings of `portolan serve`\n\n\
+         <!-- Written by `cargo xtask docs` from crates/server/src/settings.rs; change it there. -->\n\n\
+         Every setting can stand in the settings file (`--config FILE` or `PORTOLAN_CONFIG`, TOML, `name = value`)\n\
+         and in the environment. A flag wins over the environment, the environment over the file, the file over the\n\
+         default. A name that is not in this list is an error.\n",
+    );
+    let mut section = "";
+    for s in ALL {
+        if s.section != section {
+            section = s.section;
+            let _ = write!(page, "\n## {section}\n");
+        }
+        let _ = write!(page, "\n### `{}`\n\n", s.name);
+        for line in s.doc {
+            let _ = writeln!(page, "{}", line.trim());
+        }
+        let default = if s.default.is_empty() { "none".to_owned() } else { format!("`{}`", s.default) };
+        let _ = write!(page, "\n- Value: {}\n- Default: {default}\n- Environment: `{}`\n", s.kind, s.env());
+        if let Some(flag) = s.flag {
+            let _ = writeln!(page, "- Flag: `{flag}`");
+        }
+    }
+    page
+}
+
+enum Raw<'a> {
+    Text(&'a str),
+    Toml(&'a toml::Value),
+}
+
+impl Raw<'_> {
+    fn read<T: Value>(&self) -> Result<T, String> {
+        match self {
+            Raw::Text(text) => T::parse(text),
+            Raw::Toml(value) => T::from_toml(value),
+        }
+    }
+}
+
+macro_rules! settings {
+    ($( $section:literal { $( $(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(, flag $flag:literal)?; )+ } )+) => {
+        /// How one server is set up.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $($( $(#[doc = $doc])+ pub $name: $ty, )+)+
+        }
+
+        /// Every setting, in the order of the reference page.
+        pub const ALL: &[Setting] = &[
+            $($( Setting {
+                section: $section,
+                name: stringify!($name),
+                kind: <$ty as Value>::KIND,
+                default: $default,
+                flag: [$(Some($flag),)? None][0],
+                doc: &[$($doc),+],
+            }, )+)+
+        ];
+
+        impl Settings {
+            /// Every setting at its default.
+            pub fn defaults() -> Result<Settings, SettingsError> {
+                Ok(Settings {
+                    $($( $name: <$ty as Value>::parse($default)
+                        .map_err(|why| SettingsError(format!("default of {}: {why}", stringify!($name))))?, )+)+
+                })
+            }
+
+            fn put(&mut self, name: &str, raw: Raw<'_>) -> Result<(), String> {
+                match name {
+                    $($( stringify!($name) => self.$name = raw.read()?, )+)+
+                    _ => return Err("no such setting".to_owned()),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+settings! {
+    "Places and addresses" {
+        /// The folder that holds everything the server keeps: database, blobs, keys, its CA. Made with mode 0700
+        /// when it is not there. One server at a time may use it.
+        data: PathBuf = "./data", flag "--data";
+        /// The address for TLS: `IP:PORT`, `localhost:PORT`, or `:PORT` for every address of the machine. Port 0
+        /// takes a free one. The default can be reached from this machine only.
+        listen: SocketAddr = "127.0.0.1:8443", flag "--listen";
+        /// A second address without TLS, for clients on the same machine or behind a proxy that ends TLS.
+        /// Passwords and tokens cross it in the clear.
+        listen_http: Option<SocketAddr> = "", flag "--listen-http";
+        /// The domain whose sub-domains are the registries: registry `NAME` answers at `NAME.<domain>`. Without it
+        /// the first registry answers at the server's own address and the others at `NAME.localhost`.
+        domain: Option<DomainName> = "", flag "--domain";
+        /// Host and port by which clients reach this server when it is not the address it listens on (a port mapped
+        /// by a container runtime, a load balancer): `registry.example.com`, `localhost:5443`.
+        public_address: Option<String> = "";
+        /// The name of this server's region, as the control plane shows it.
+        region: String = "local";
+    }
+    "TLS" {
+        /// The operator's certificate (PEM, with its chain). Without it the server makes a CA under `data/tls` and
+        /// its own certificate from it. Read again when the file changes or on SIGHUP.
+        tls_cert: Option<PathBuf> = "";
+        /// The private key (PEM) of `tls_cert`.
+        tls_key: Option<PathBuf> = "";
+        /// More names for the server's own certificate, besides localhost, this machine's name, the address
+        /// listened on and the domain.
+        tls_names: Vec<DomainName> = "";
+    }
+    "Logs" {
+        /// `text`, `json`, or `auto`: text on a terminal, else JSON. Logs go to standard error.
+        log_format: LogFormat = "auto";
+        /// What to log: `error`, `warn`, `info`, `debug`, `trace`, and finer by module, as in
+        /// `info,portolan::access=off` (no line for each request) or `warn,portolan_tasks=debug`.
+        log_filter: String = "info";
+    }
+    "Limits and times" {
+        /// Connections open at the same time; more wait to be accepted.
+        connections_max: Positive = "8192";
+        /// The request line and headers of one request.
+        header_bytes_max: ByteSize = "64KiB";
+        /// How long a client may take to send the headers of a request, and how long an HTTP/1.1 connection may
+        /// stay open between two, in seconds.
+        header_read_timeout_secs: Positive = "60";
+        /// How long a client may take for the TLS handshake, in seconds.
+        tls_handshake_timeout_secs: Positive = "10";
+        /// How long a client that is sending a body, or taking one, may do nothing, in seconds.
+        body_idle_timeout_secs: Positive = "120";
+        /// How long requests in flight and running builds are given to finish when the server is told to stop, in
+        /// seconds.
+        drain_timeout_secs: Positive = "30";
+    }
+    "Storage" {
+        /// How often unreferenced content is looked for, in seconds.
+        gc_interval_secs: Positive = "60";
+        /// Uploads open at the same time.
+        uploads_max: Positive = "10000";
+        /// How long an upload that receives nothing is kept, in seconds.
+        upload_idle_secs_max: Positive = "604800";
+    }
+    "Builds" {
+        /// Builds that run at the same time.
+        build_parallel_max: Positive = "2";
+        /// Memory of one build step.
+        build_memory_bytes_max: ByteSize = "4GiB";
+        /// Processors of one build step; 0 for all.
+        build_cpus_max: u32 = "0";
+        /// Processes of one build step.
+        build_pids_max: Positive = "4096";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Settings, String> {
+        let sources = Sources {
+            file: Some(("p.toml".into(), file.to_owned())),
+            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            flags: flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
+        };
+        Settings::load(&sources).map(|(s, _)| s).map_err(|e| e.0)
+    }
+
+    #[test]
+    fn flag_over_environment_over_file_over_default() {
+        let of = |file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]| {
+            load(file, env, flags).unwrap().listen.to_string()
+        };
+        let file = "listen = '0.0.0.0:1'";
+        let env = [("PORTOLAN_LISTEN", "0.0.0.0:2")];
+        assert_eq!(of("", &[], &[]), "127.0.0.1:8443");
+        assert_eq!(of(file, &[], &[]), "0.0.0.0:1");
+        assert_eq!(of(file, &env, &[]), "0.0.0.0:2");
+        assert_eq!(of(file, &env, &[("listen", ":3")]), "0.0.0.0:3");
+    }
+
+    #[test]
+    fn errors_name_the_place_and_the_nearest_setting() {
+        let e = |file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]| load(file, env, flags).unwrap_err();
+        assert_eq!(
+            e("lissten = 'x'", &[], &[]),
+            r#"settings file p.toml: unknown setting "lissten"; did you mean "listen"?"#
+        );
+        assert_eq!(
+            e("listen-http = 'x'", &[], &[]),
+            r#"settings file p.toml: unknown setting "listen-http"; did you mean "listen_http"?"#
+        );
+        assert_eq!(e("xyzzy = 1", &[], &[]), r#"settings file p.toml: unknown setting "xyzzy""#);
+        assert_eq!(
+            e("uploads_max = 0", &[], &[]),
+            r#"settings file p.toml: uploads_max: "0" is not a whole number above 0"#
+        );
+        assert_eq!(e("tls_names = 3", &[], &[]), "settings file p.toml: tls_names: a integer is not a list of DNS names");
+        assert!(e("listen = ", &[], &[]).starts_with("settings file p.toml: TOML parse error at line 1"));
+        assert_eq!(
+            e("", &[("PORTOLAN_LOG_FORMAT", "xml")], &[]),
+            r#"environment variable PORTOLAN_LOG_FORMAT: "xml" is not auto, text or json"#
+        );
+        assert_eq!(
+            e("", &[], &[("listen_http", "here")]),
+            r#"flag --listen-http: "here" is not an address to listen on (IP:PORT, localhost:PORT or :PORT)"#
+        );
+        assert!(e("tls_cert = 'a'", &[], &[]).contains("tls_key"));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_warned_of() {
+        let env = ["PORTOLAN_LISTN", "PORTOLAN_CONFIG_DIR", "PORTOLAN_SOMETHING_ELSE"];
+        let sources = Sources { env: env.map(|k| (k.to_owned(), "x".to_owned())).to_vec(), ..Sources::default() };
+        let (_, warnings) = Settings::load(&sources).unwrap();
+        assert_eq!(warnings, ["environment variable PORTOLAN_LISTN is no setting; did you mean PORTOLAN_LISTEN?"]);
+    }
+
+    #[test]
+    fn values() {
+        let s = load(
+            "build_memory_bytes_max = '512MiB'\ntls_names = ['A.example', 'b']\ndomain = 'Example.com'\nlisten_http = ''",
+            &[],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(s.build_memory_bytes_max, ByteSize(512 << 20));
+        assert_eq!(s.tls_names, [DomainName("a.example".into()), DomainName("b".into())]);
+        assert_eq!(s.domain, Some(DomainName("example.com".into())));
+        assert_eq!(s.listen_http, None);
+        assert!(ByteSize::parse("18446744073709551615TiB").is_err());
+        assert!(DomainName::parse("a..b").is_err() && DomainName::parse("a:1").is_err());
+    }
+
+    #[test]
+    fn every_setting_is_on_the_page_with_its_environment() {
+        let page = reference();
+        for s in ALL {
+            assert!(page.contains(&format!("### `{}`", s.name)) && page.contains(&s.env()), "{}", s.name);
+            assert!(!s.doc.is_empty());
+        }
+    }
+}
