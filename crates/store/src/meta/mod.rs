@@ -14,9 +14,13 @@ use std::sync::Arc;
 
 use crate::{Error, Result};
 
+pub mod cache_rule;
 mod job;
+pub mod object;
+pub mod run;
 pub mod schema;
 mod sqlite;
+pub mod step;
 pub mod tx;
 
 pub use tx::{RowExt, all, digest_bytes, digest_from_bytes, next_id, one};

@@ -11,7 +11,7 @@
 -- cache_rule  which upstream repositories appear under which names of a registry
 --
 -- `registry` is registry.id. Ids are never used twice, so a row of a deleted registry can
--- be met by nobody; `run::prune` and `object::orphans` collect such rows.
+-- be met by nobody; `run::prune` collects such rows in time.
 
 CREATE TABLE run_seq (
     registry BIGINT NOT NULL PRIMARY KEY,

@@ -1,0 +1,51 @@
+//! Records of build steps done before, by cache key.
+//!
+//! A record is the engine's own; what it needs kept in the blob store is held by leases
+//! that its writer takes and gives back (`gc`). Rows are evicted oldest use first.
+
+use portolan_types::{Digest, Timestamp};
+
+use super::{RowExt, Tx, all, one};
+use crate::Result;
+
+/// The record under `key`.
+pub fn get(tx: &mut dyn Tx, key: &Digest) -> Result<Option<Vec<u8>>> {
+    one(tx, "SELECT record FROM step_cache WHERE key = ?1", &[key.into()], |row| row.bytes(0))
+}
+
+/// Keep a record in place of the one under the same key. `bytes`: size of the content it
+/// keeps alive.
+pub fn put(tx: &mut dyn Tx, key: &Digest, record: &[u8], bytes: u64, now: Timestamp) -> Result<()> {
+    tx.execute(
+        "INSERT INTO step_cache (key, record, bytes, last_used) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) \
+         DO UPDATE SET record = excluded.record, bytes = excluded.bytes, last_used = excluded.last_used",
+        &[key.into(), record.into(), bytes.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// Note that records were used.
+pub fn touch(tx: &mut dyn Tx, keys: &[Digest], now: Timestamp) -> Result<()> {
+    for key in keys {
+        let sql = "UPDATE step_cache SET last_used = ?2 WHERE key = ?1 AND last_used < ?2";
+        tx.execute(sql, &[key.into(), now.into()])?;
+    }
+    Ok(())
+}
+
+/// How many records there are, and how many bytes of content they keep alive.
+pub fn totals(tx: &mut dyn Tx) -> Result<(u64, u64)> {
+    let sql = "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM step_cache";
+    Ok(one(tx, sql, &[], |row| Ok((row.uint(0)?, row.uint(1)?)))?.unwrap_or((0, 0)))
+}
+
+/// The records that were not used for the longest time, at most `limit`: key and bytes.
+pub fn oldest(tx: &mut dyn Tx, limit: usize) -> Result<Vec<(Digest, u64)>> {
+    let sql = "SELECT key, bytes FROM step_cache ORDER BY last_used, key LIMIT ?1";
+    all(tx, sql, &[limit.into()], |row| Ok((row.digest(0)?, row.uint(1)?)))
+}
+
+/// Forget a record; false when there was none.
+pub fn delete(tx: &mut dyn Tx, key: &Digest) -> Result<bool> {
+    Ok(tx.execute("DELETE FROM step_cache WHERE key = ?1", &[key.into()])? > 0)
+}
