@@ -14,14 +14,27 @@ use std::sync::Arc;
 
 use crate::{Error, Result};
 
+pub mod blob;
 pub mod cache_rule;
+pub mod event;
+pub mod gc;
+pub mod group;
 mod job;
+pub mod key;
+pub mod manifest;
 pub mod object;
+pub mod principal;
+pub mod registry;
+pub mod repo;
+pub mod role;
 pub mod run;
 pub mod schema;
+pub mod setting;
 mod sqlite;
 pub mod step;
+pub mod tag;
 pub mod tx;
+pub mod upload;
 
 pub use tx::{RowExt, all, digest_bytes, digest_from_bytes, next_id, one};
 
@@ -63,8 +76,8 @@ impl Meta {
     /// Open the SQLite database at `path`, make it if it is not there, and bring its
     /// schema up to this version. Blocks; call it while starting.
     ///
-    /// Fails with [`Error::Database`] when another process has it open (after a short wait,
-    /// for a server that is just being restarted) and when a newer version wrote it.
+    /// Fails when another process has it open (after a short wait, for a server that is just
+    /// being restarted) and when a newer version wrote it.
     pub fn open_sqlite(path: &Path) -> Result<Meta> {
         Ok(Meta { engine: Arc::new(sqlite::Sqlite::open(path, schema::MIGRATIONS)?) })
     }

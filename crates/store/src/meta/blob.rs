@@ -1,0 +1,70 @@
+//! Blobs as rows: which content there is, and which repository may read it.
+
+use std::time::Duration;
+
+use portolan_types::{Digest, Timestamp};
+
+use super::gc::{self, Review};
+use super::tx::one;
+use super::{RowExt, Tx};
+use crate::Result;
+
+/// Let a repository read a blob whose file is in place. Until a manifest needs it the
+/// link lasts for `grace`, counted anew by every call.
+pub fn link(tx: &mut dyn Tx, repo: i64, digest: &Digest, size: u64, now: Timestamp, grace: Duration) -> Result<()> {
+    tx.execute(
+        "INSERT INTO blob (digest, size, created) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING",
+        &[digest.into(), size.into(), now.into()],
+    )?;
+    tx.execute(
+        "INSERT INTO repo_blob (repo, digest, linked) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (repo, digest) DO UPDATE SET linked = excluded.linked",
+        &[repo.into(), digest.into(), now.into()],
+    )?;
+    gc::enqueue(tx, Review::Link { repo, digest: *digest }, now.plus(grace))
+}
+
+/// The size of a blob in bytes, if this repository may read it.
+pub fn size_in(tx: &mut dyn Tx, repo: i64, digest: &Digest) -> Result<Option<u64>> {
+    one(
+        tx,
+        "SELECT blob.size FROM repo_blob JOIN blob ON blob.digest = repo_blob.digest \
+         WHERE repo_blob.repo = ?1 AND repo_blob.digest = ?2",
+        &[repo.into(), digest.into()],
+        |row| row.uint(0),
+    )
+}
+
+/// Those of `digests` that this repository may not read.
+pub fn missing(tx: &mut dyn Tx, repo: i64, digests: &[Digest]) -> Result<Vec<Digest>> {
+    let mut missing = Vec::new();
+    for digest in digests {
+        let sql = "SELECT 1 FROM repo_blob WHERE repo = ?1 AND digest = ?2";
+        if one(tx, sql, &[repo.into(), digest.into()], |_| Ok(()))?.is_none() {
+            missing.push(*digest);
+        }
+    }
+    Ok(missing)
+}
+
+/// Take the link away. True when it was there.
+pub fn unlink(tx: &mut dyn Tx, repo: i64, digest: &Digest) -> Result<bool> {
+    Ok(tx.execute("DELETE FROM repo_blob WHERE repo = ?1 AND digest = ?2", &[repo.into(), digest.into()])? > 0)
+}
+
+/// Whether a row says that this content is stored.
+pub fn exists(tx: &mut dyn Tx, digest: &Digest) -> Result<bool> {
+    Ok(one(tx, "SELECT 1 FROM blob WHERE digest = ?1", &[digest.into()], |_| Ok(()))?.is_some())
+}
+
+/// Whether any repository may read it.
+pub fn is_linked(tx: &mut dyn Tx, digest: &Digest) -> Result<bool> {
+    Ok(one(tx, "SELECT 1 FROM repo_blob WHERE digest = ?1 LIMIT 1", &[digest.into()], |_| Ok(()))?.is_some())
+}
+
+/// Bytes of the distinct blobs a registry's repositories may read: what it occupies.
+pub fn bytes_of_registry(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
+    let sql = "SELECT COALESCE(SUM(size), 0) FROM blob WHERE digest IN (SELECT repo_blob.digest FROM repo_blob \
+               JOIN repo ON repo.id = repo_blob.repo WHERE repo.registry = ?1)";
+    Ok(one(tx, sql, &[registry.into()], |row| row.uint(0))?.unwrap_or(0))
+}

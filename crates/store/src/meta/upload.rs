@@ -1,0 +1,69 @@
+//! Uploads under way: whose they are and since when they are idle. The bytes are in the
+//! blob store under the same id.
+
+use portolan_types::{RepoName, Timestamp, UploadId};
+
+use super::tx::{all, one};
+use super::{RowExt, Tx};
+use crate::Result;
+
+/// An upload.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// Its repository's id.
+    pub repo: i64,
+    /// When something was last appended, to within the hour.
+    pub updated: Timestamp,
+}
+
+/// Begin an upload for `owner`.
+pub fn insert(tx: &mut dyn Tx, id: UploadId, repo: i64, owner: &str, now: Timestamp) -> Result<()> {
+    tx.execute(
+        "INSERT INTO upload (id, repo, owner, created, updated) VALUES (?1, ?2, ?3, ?4, ?4)",
+        &[id.into(), repo.into(), owner.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// The upload of that id, if it is in this repository and `owner` began it.
+pub fn find(tx: &mut dyn Tx, registry: i64, repo: &RepoName, id: UploadId, owner: &str) -> Result<Option<Upload>> {
+    one(
+        tx,
+        "SELECT upload.repo, upload.updated FROM upload JOIN repo ON repo.id = upload.repo \
+         WHERE upload.id = ?1 AND upload.owner = ?2 AND repo.registry = ?3 AND repo.name = ?4",
+        &[id.into(), owner.into(), registry.into(), repo.into()],
+        |row| Ok(Upload { repo: row.int(0)?, updated: row.time(1)? }),
+    )
+}
+
+/// Note that something was appended.
+pub fn touch(tx: &mut dyn Tx, id: UploadId, now: Timestamp) -> Result<()> {
+    tx.execute("UPDATE upload SET updated = ?2 WHERE id = ?1", &[id.into(), now.into()])?;
+    Ok(())
+}
+
+/// End an upload. True when it was there.
+pub fn delete(tx: &mut dyn Tx, id: UploadId) -> Result<bool> {
+    Ok(tx.execute("DELETE FROM upload WHERE id = ?1", &[id.into()])? > 0)
+}
+
+/// Whether there is such an upload, anybody's.
+pub fn exists(tx: &mut dyn Tx, id: UploadId) -> Result<bool> {
+    Ok(one(tx, "SELECT 1 FROM upload WHERE id = ?1", &[id.into()], |_| Ok(()))?.is_some())
+}
+
+/// Uploads with nothing appended since `before`, with their repositories.
+pub fn idle(tx: &mut dyn Tx, before: Timestamp, limit: usize) -> Result<Vec<(UploadId, i64)>> {
+    all(
+        tx,
+        "SELECT id, repo FROM upload WHERE updated < ?1 ORDER BY updated LIMIT ?2",
+        &[before.into(), limit.into()],
+        |row| Ok((row.parsed(0)?, row.int(1)?)),
+    )
+}
+
+/// How many uploads a registry has under way.
+pub fn count(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
+    let sql = "SELECT COUNT(*) FROM upload JOIN repo ON repo.id = upload.repo WHERE repo.registry = ?1";
+    Ok(one(tx, sql, &[registry.into()], |row| row.uint(0))?.unwrap_or(0))
+}
