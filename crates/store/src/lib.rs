@@ -5,6 +5,7 @@
 
 pub mod blob;
 mod error;
+mod lock;
 pub mod meta;
 
 pub use error::{Error, Result};

@@ -9,8 +9,6 @@
 //! A file `<database>.lock` beside the database is held by `flock` while it is open: two
 //! servers on one store would each trust their own caches.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -37,8 +35,6 @@ const GROUP_MILLIS_MAX: u64 = 20;
 const QUEUE_JOBS_MAX: usize = 4096;
 /// How long a caller waits for a place in the queue before it is told `Busy`.
 const QUEUE_SECS_MAX: u64 = 10;
-/// How long to wait for another process to let go of the database.
-const LOCK_SECS_MAX: u64 = 3;
 /// Prepared statements kept per connection.
 const STATEMENTS_MAX: usize = 256;
 /// Reader threads.
@@ -108,7 +104,9 @@ impl Queue {
 
 impl Sqlite {
     pub(super) fn open(path: &Path, migrations: &'static [Migration]) -> Result<Sqlite> {
-        let lock = lock(path)?;
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = crate::lock::hold(Path::new(&lock), path)?;
         let space = Space(path.parent().map(Path::to_path_buf).unwrap_or_default());
         let mut connection = connect(path, Role::Writer).map_err(|e| space.name(e))?;
         migrate(&mut connection, migrations, &space)?;
@@ -164,47 +162,6 @@ impl Sqlite {
 
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name).spawn(run).map_err(|e| Error::io("start a database thread", e))
-}
-
-/// Take the lock beside the database, waiting a little for a server that is stopping.
-fn lock(database: &Path) -> Result<File> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| Error::io(format!("open {}", Path::new(&path).display()), e))?;
-    let deadline = Instant::now() + Duration::from_secs(LOCK_SECS_MAX);
-    loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // The number is a courtesy; without it the message still says enough.
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.trim();
-                let who = if holder.is_empty() { "another process".into() } else { format!("process {holder}") };
-                return Err(Error::Database(format!(
-                    "{} is in use by {who}: stop it first, or choose another data folder",
-                    database.display()
-                )));
-            }
-            Err(e) => return Err(Error::io("lock the database", e.into())),
-        }
-    }
-    let note = |file: &mut File| -> std::io::Result<()> {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    };
-    note(&mut file).map_err(|e| Error::io("write the database lock", e))?;
-    Ok(file)
 }
 
 #[derive(Clone, Copy, PartialEq)]
