@@ -18,6 +18,8 @@ pub enum Error {
         url: String,
         /// The innermost cause, as the system words it.
         why: String,
+        /// Whether there was a connection, which then broke.
+        connected: bool,
     },
     /// The server answered, and the answer is no.
     #[error("{0}")]
@@ -34,9 +36,9 @@ pub enum Error {
     #[error("content does not match its digest: asked for {expected}, got {got}")]
     Mismatch {
         /// What was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What came.
-        got: Digest,
+        got: Box<Digest>,
     },
     /// More bytes than the limit.
     #[error("{what} is larger than {bytes_max} bytes")]
@@ -175,6 +177,15 @@ impl Error {
         }
     }
 
+    /// Whether nobody answered at the address at all.
+    pub fn is_no_connection(&self) -> bool {
+        matches!(self, Error::Unreachable { connected: false, .. })
+    }
+
+    pub(crate) fn mismatch(expected: Digest, got: Digest) -> Error {
+        Error::Mismatch { expected: Box::new(expected), got: Box::new(got) }
+    }
+
     pub(crate) fn protocol(url: &reqwest::Url, why: impl Into<String>) -> Error {
         Error::Protocol { url: origin(url), why: why.into() }
     }
@@ -188,12 +199,13 @@ impl Error {
         if error.is_redirect() {
             return Error::Protocol { url, why: format!("redirect refused: {}", innermost(&error)) };
         }
+        let connected = !error.is_connect();
         let why = if error.is_timeout() {
-            if error.is_connect() { "no answer to the connection in time".into() } else { "no answer in time".into() }
+            if !connected { "no answer to the connection in time".into() } else { "no answer in time".into() }
         } else {
             innermost(&error)
         };
-        Error::Unreachable { url, why }
+        Error::Unreachable { url, why, connected }
     }
 }
 

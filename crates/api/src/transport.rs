@@ -47,6 +47,7 @@ pub fn http_client(options: &TransportOptions) -> Result<reqwest::Client> {
         // Whole bodies one after the other on one connection: HTTP/2 would only add its
         // windows to large uploads and downloads.
         .http1_only()
+        .dns_resolver(Arc::new(LocalhostNames))
         .redirect(redirects());
     let config = tls_config(options.ca_pem.as_deref())?;
     builder
@@ -66,6 +67,27 @@ fn redirects() -> reqwest::redirect::Policy {
             attempt.follow()
         }
     })
+}
+
+/// Names below `localhost` are this machine (RFC 6761, 6.3), whatever the system's resolver
+/// thinks: a second registry on one machine is `NAME.localhost:8443`.
+#[derive(Debug)]
+struct LocalhostNames;
+
+impl reqwest::dns::Resolve for LocalhostNames {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+        Box::pin(async move {
+            let host = name.as_str();
+            let addresses: Vec<SocketAddr> = if host.to_ascii_lowercase().ends_with(".localhost") {
+                vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
+            } else {
+                // The port is the caller's to fill in.
+                tokio::net::lookup_host((host, 0)).await?.collect()
+            };
+            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
 }
 
 fn tls_config(ca_pem: Option<&[u8]>) -> Result<rustls::ClientConfig> {
@@ -192,6 +214,26 @@ pub(crate) async fn send(request: reqwest::RequestBuilder, url: &Url) -> Result<
         return Err(Error::Refused(refusal(response).await));
     }
     Ok(response)
+}
+
+/// As [`send`], for requests that may be made again: what is [transient](Error::is_transient)
+/// is tried [`TRIES_MAX`] times. A server that is not there is reported at once: somebody
+/// is waiting at a terminal.
+pub(crate) async fn send_retried(
+    url: &Url,
+    request: impl Fn() -> reqwest::RequestBuilder,
+) -> Result<reqwest::Response> {
+    let mut tries = 1;
+    loop {
+        match send(request(), url).await {
+            Err(error) if error.is_transient() && !error.is_no_connection() && tries < TRIES_MAX => {
+                tracing::debug!(%error, tries, "trying again");
+                tokio::time::sleep(backoff(tries)).await;
+                tries += 1;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Read an error answer.

@@ -172,7 +172,7 @@ impl Download {
         let got = self.hasher.take().map(Hasher::finish);
         match got {
             Some(got) if got != self.digest => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, Error::Mismatch { expected: self.digest, got }))
+                Err(io::Error::new(io::ErrorKind::InvalidData, Error::mismatch(self.digest, got)))
             }
             _ => Ok(None),
         }

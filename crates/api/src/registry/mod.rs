@@ -151,7 +151,7 @@ impl RegistryClient {
             Some(expected) => {
                 let got = Digest::of_with(expected.algorithm(), &bytes);
                 if got != expected {
-                    return Err(Error::Mismatch { expected, got });
+                    return Err(Error::mismatch(expected, got));
                 }
                 got
             }
@@ -188,9 +188,7 @@ impl RegistryClient {
         let response = self.exchange(&url, &push(repo), request).await?;
         let stated: Option<Digest> = header(&response, "docker-content-digest").and_then(|d| d.parse().ok());
         match stated {
-            Some(got) if got.algorithm() == digest.algorithm() && got != digest => {
-                Err(Error::Mismatch { expected: digest, got })
-            }
+            Some(got) if got.algorithm() == digest.algorithm() && got != digest => Err(Error::mismatch(digest, got)),
             _ => Ok(digest),
         }
     }

@@ -1,0 +1,8 @@
+//! Signed addresses: where build contexts go and run logs come from. As much of the block
+//! blob protocol as Azure's own clients use (Put Blob, Put Block, Put Block List, ranges).
+
+mod log;
+mod upload;
+
+pub use log::{LogChunk, LogTail};
+pub use upload::{BLOCK_BYTES, Upload};
