@@ -9,6 +9,7 @@
 
 pub mod digest;
 pub mod ids;
+pub mod ignore;
 pub mod limits;
 pub mod media_type;
 pub mod names;
