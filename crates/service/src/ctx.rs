@@ -1,5 +1,7 @@
 //! Who is asking, when, and under which request id: handed to every rule.
 
+use std::sync::Arc;
+
 use portolan_auth::access::{Grant, Principal};
 use portolan_types::Timestamp;
 
@@ -22,7 +24,7 @@ pub enum Reach {
     /// All that the principal may do (Basic, ARM tokens).
     Principal,
     /// No more than the grants of a registry access token.
-    Grants(Vec<Grant>),
+    Grants(Arc<[Grant]>),
 }
 
 impl Ctx {

@@ -6,8 +6,16 @@
 //!
 //! *Architecture invariant:* no HTTP types, no SQL.
 
+mod access;
 mod ctx;
 mod error;
+mod keys;
+mod properties;
+pub mod registries;
+pub mod service;
+mod snapshot;
 
 pub use ctx::{Ctx, Reach};
 pub use error::{Error, Kind, Result};
+pub use registries::{Registry, Sku};
+pub use service::{Service, ServiceConfig};

@@ -12,41 +12,32 @@ pub struct KeyRow {
     pub kid: String,
     /// The private key, sealed.
     pub sealed: Vec<u8>,
-    /// Whether it may sign. The newest active key does.
-    pub active: bool,
     /// When it was made.
     pub created: Timestamp,
+    /// When another began to sign in its place; none for the key that signs.
+    pub inactive_since: Option<Timestamp>,
 }
 
-/// The keys that still verify, the one that signs first.
+/// The keys that verify, the one that signs first.
 pub fn list(tx: &mut dyn Tx) -> Result<Vec<KeyRow>> {
-    let sql = "SELECT kid, sealed, active, created FROM signing_key WHERE retired IS NULL \
-               ORDER BY active DESC, created DESC, kid";
+    let sql = "SELECT kid, sealed, created, inactive_since FROM signing_key \
+               ORDER BY CASE WHEN inactive_since IS NULL THEN 0 ELSE 1 END, created DESC, kid";
     all(tx, sql, &[], |row| {
-        Ok(KeyRow { kid: row.text(0)?, sealed: row.bytes(1)?, active: row.bool(2)?, created: row.time(3)? })
+        Ok(KeyRow { kid: row.text(0)?, sealed: row.bytes(1)?, created: row.time(2)?, inactive_since: row.opt_time(3)? })
     })
 }
 
-/// Add a key.
-pub fn insert(tx: &mut dyn Tx, key: &KeyRow) -> Result<()> {
+/// Add a key that signs from now on; those before it verify and no longer sign.
+pub fn insert(tx: &mut dyn Tx, kid: &str, sealed: &[u8], now: Timestamp) -> Result<()> {
+    tx.execute("UPDATE signing_key SET inactive_since = ?1 WHERE inactive_since IS NULL", &[now.into()])?;
     tx.execute(
-        "INSERT INTO signing_key (kid, sealed, active, created) VALUES (?1, ?2, ?3, ?4)",
-        &[(&key.kid).into(), (&key.sealed).into(), key.active.into(), key.created.into()],
+        "INSERT INTO signing_key (kid, sealed, created) VALUES (?1, ?2, ?3)",
+        &[kid.into(), sealed.into(), now.into()],
     )?;
     Ok(())
 }
 
-/// Let the other keys verify and no longer sign.
-pub fn deactivate_others(tx: &mut dyn Tx, kid: &str) -> Result<()> {
-    tx.execute("UPDATE signing_key SET active = 0 WHERE kid <> ?1", &[kid.into()])?;
-    Ok(())
-}
-
-/// End the keys that have not signed since `before`: made before it, and not active.
-/// How many ended.
-pub fn retire(tx: &mut dyn Tx, before: Timestamp, now: Timestamp) -> Result<u64> {
-    tx.execute(
-        "UPDATE signing_key SET retired = ?2 WHERE active = 0 AND created < ?1 AND retired IS NULL",
-        &[before.into(), now.into()],
-    )
+/// Remove the keys that have not signed since `before`. How many.
+pub fn delete_inactive(tx: &mut dyn Tx, before: Timestamp) -> Result<u64> {
+    tx.execute("DELETE FROM signing_key WHERE inactive_since < ?1", &[before.into()])
 }

@@ -6,8 +6,8 @@
 --                     registry leaves behind in other tables can be met by nobody
 -- directory_principal users, service principals, managed identities of the directory
 -- principal_secret    hashes of their secrets; die with their principal
--- signing_key         private signing keys, sealed under the master key; the newest that is
---                     active signs, all that are not retired verify
+-- signing_key         private signing keys, sealed under the master key; the one that is not
+--                     inactive signs, all verify; deleted when nothing they signed is alive
 -- role_assignment     who holds which role where; rows of a scope die with the scope
 --
 -- `key` columns are the lower-case forms that ARM's names are compared in.
@@ -73,11 +73,11 @@ CREATE TABLE principal_secret (
 CREATE INDEX principal_secret_principal ON principal_secret (principal);
 
 CREATE TABLE signing_key (
-    kid     TEXT   NOT NULL PRIMARY KEY,
-    sealed  BLOB   NOT NULL,
-    active  BIGINT NOT NULL,
-    created BIGINT NOT NULL,
-    retired BIGINT
+    kid            TEXT   NOT NULL PRIMARY KEY,
+    sealed         BLOB   NOT NULL,
+    created        BIGINT NOT NULL,
+    -- When another key began to sign in its place.
+    inactive_since BIGINT
 );
 
 CREATE TABLE role_assignment (

@@ -1,0 +1,107 @@
+//! The rules' own state: the store, the authority, and what is kept in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portolan_auth::Authority;
+use portolan_store::blob::Blobs;
+use portolan_store::meta::Meta;
+use uuid::Uuid;
+
+use crate::Result;
+use crate::snapshot::Snapshot;
+
+/// All rules of the registry. One per server; share it in an `Arc`.
+pub struct Service {
+    /// The database.
+    pub meta: Meta,
+    /// The blob store.
+    pub blobs: Arc<dyn Blobs>,
+    /// Tokens and keys.
+    pub authority: Arc<Authority>,
+    /// How this server is set up.
+    pub config: ServiceConfig,
+    /// Registries, principals and roles as last read, for decisions without a query.
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// Held while the snapshot is read anew, so that an older reading never replaces a newer.
+    pub(crate) refreshing: tokio::sync::Mutex<()>,
+}
+
+/// How this server is set up, as far as the rules need to know.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// The region that rows written here are stamped with.
+    pub region: String,
+    /// Registries answer at `NAME.<domain>[:port]`; without one, see
+    /// [`registry_by_host`](Service::registry_by_host).
+    pub domain: Option<String>,
+    /// Host and port under which clients reach this server: `localhost:8443`.
+    pub public_authority: String,
+    /// Other hosts (with or without port) under which clients reach it.
+    pub other_authorities: Vec<String>,
+    /// Uploads that may be open at one time in one registry.
+    pub uploads_max: usize,
+    /// How long a directory token lasts.
+    pub directory_token_lifetime: Duration,
+    /// How long a registry refresh token lasts (ACR: three hours).
+    pub refresh_token_lifetime: Duration,
+    /// How long a registry access token lasts (ACR: 75 minutes).
+    pub access_token_lifetime: Duration,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> ServiceConfig {
+        ServiceConfig {
+            region: "local".to_owned(),
+            domain: None,
+            public_authority: "localhost:8443".to_owned(),
+            other_authorities: Vec::new(),
+            uploads_max: 10_000,
+            directory_token_lifetime: Duration::from_secs(3_600),
+            refresh_token_lifetime: Duration::from_secs(3 * 3_600),
+            access_token_lifetime: Duration::from_secs(75 * 60),
+        }
+    }
+}
+
+impl Service {
+    /// Start the rules over an open store: make or open the signing keys and read what is
+    /// kept in memory.
+    ///
+    /// Errors: a store that cannot be read, or signing keys that another master key sealed.
+    pub async fn open(
+        meta: Meta,
+        blobs: Arc<dyn Blobs>,
+        authority: Arc<Authority>,
+        config: ServiceConfig,
+    ) -> Result<Service> {
+        let service = Service {
+            meta,
+            blobs,
+            authority,
+            config,
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            refreshing: tokio::sync::Mutex::new(()),
+        };
+        service.load_signing_keys().await?;
+        service.refresh().await?;
+        Ok(service)
+    }
+
+    /// The tenant's id; nil before the first start has finished.
+    pub fn tenant_id(&self) -> Uuid {
+        self.snapshot.load().tenant
+    }
+
+    /// The subscription's id; nil before the first start has finished.
+    pub fn subscription_id(&self) -> Uuid {
+        self.snapshot.load().subscription
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service({})", self.config.public_authority)
+    }
+}

@@ -1,0 +1,224 @@
+//! What every request asks for, kept in memory: registries by name and host, principals
+//! with their roles and secrets.
+//!
+//! The database is the truth. Whoever changes one of these rows calls
+//! [`Service::refresh`] after the commit, which reads all of them anew in one transaction
+//! and swaps the whole; readers never wait and never see half a change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use portolan_auth::access::{Assignment, role};
+use portolan_store::meta::{self, Tx};
+use portolan_types::{ResourceId, Timestamp};
+use uuid::Uuid;
+
+use crate::Result;
+use crate::registries::Registry;
+use crate::service::{Service, ServiceConfig};
+
+/// Names of the settings.
+pub(crate) const TENANT: &str = "tenant";
+pub(crate) const SUBSCRIPTION: &str = "subscription";
+
+/// One consistent reading.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    /// Nil before the first start has finished.
+    pub tenant: Uuid,
+    /// Nil before the first start has finished.
+    pub subscription: Uuid,
+    /// In the order they were made.
+    pub registries: Vec<Arc<Registry>>,
+    by_key: HashMap<String, Arc<Registry>>,
+    by_host: HashMap<String, Arc<Registry>>,
+    pub principals: HashMap<Uuid, PrincipalState>,
+    by_app: HashMap<Uuid, Uuid>,
+}
+
+/// A principal as decisions need it.
+pub(crate) struct PrincipalState {
+    pub object_id: Uuid,
+    pub app_id: Option<Uuid>,
+    pub enabled: bool,
+    /// Tokens issued before this are refused.
+    pub valid_from: Timestamp,
+    pub secrets: Vec<SecretState>,
+    pub assignments: Vec<Assignment>,
+}
+
+/// A secret as sign-in needs it.
+pub(crate) struct SecretState {
+    pub hash: Vec<u8>,
+    pub expires: Option<Timestamp>,
+}
+
+impl Snapshot {
+    /// The registry of this name, in key form.
+    pub(crate) fn registry(&self, key: &str) -> Option<&Arc<Registry>> {
+        self.by_key.get(key)
+    }
+
+    /// The registry that answers at this host.
+    pub(crate) fn registry_at(&self, host: &str) -> Option<&Arc<Registry>> {
+        if host.bytes().any(|c| c.is_ascii_uppercase()) {
+            return self.registry_at(&host.to_ascii_lowercase());
+        }
+        self.by_host.get(host).or_else(|| self.by_host.get(without_port(host)))
+    }
+
+    /// The principal of this application.
+    pub(crate) fn application(&self, app_id: Uuid) -> Option<&PrincipalState> {
+        self.principals.get(self.by_app.get(&app_id)?)
+    }
+
+    fn read(tx: &mut dyn Tx, config: &ServiceConfig) -> Result<Snapshot> {
+        let id = |text: Option<String>| text.and_then(|t| Uuid::try_parse(&t).ok()).unwrap_or_default();
+        let tenant = id(meta::setting::get(tx, TENANT)?);
+        let subscription = id(meta::setting::get(tx, SUBSCRIPTION)?);
+        let mut snapshot = Snapshot { tenant, subscription, ..Snapshot::default() };
+        for row in meta::registry::list(tx)? {
+            let registry = Arc::new(Registry::from_row(row, &subscription, config)?);
+            for host in hosts(&registry, config) {
+                snapshot.by_host.entry(host).or_insert_with(|| registry.clone());
+            }
+            snapshot.by_key.insert(registry.name.key(), registry.clone());
+            snapshot.registries.push(registry);
+        }
+        for row in meta::principal::list(tx)? {
+            if let Some(app_id) = row.app_id {
+                snapshot.by_app.insert(app_id, row.object_id);
+            }
+            let state = PrincipalState {
+                object_id: row.object_id,
+                app_id: row.app_id,
+                enabled: row.enabled,
+                valid_from: row.valid_from,
+                secrets: Vec::new(),
+                assignments: Vec::new(),
+            };
+            snapshot.principals.insert(row.object_id, state);
+        }
+        for row in meta::principal::list_secrets(tx)? {
+            if let Some(state) = snapshot.principals.get_mut(&row.principal) {
+                state.secrets.push(SecretState { hash: row.hash, expires: row.expires });
+            }
+        }
+        for row in meta::role::list(tx)? {
+            if let (Some(state), Some(role)) = (snapshot.principals.get_mut(&row.principal), role(row.role)) {
+                state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions });
+            }
+        }
+        Ok(snapshot)
+    }
+}
+
+impl Service {
+    /// Read everything kept in memory anew. Call it after every commit that changed a
+    /// registry, a principal, a secret or a role; when it returns, decisions see the change.
+    pub async fn refresh(&self) -> Result<()> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        let config = self.config.clone();
+        let snapshot = self.meta.read(move |tx| Snapshot::read(tx, &config)).await?;
+        self.snapshot.store(Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+/// The login server of a registry. With a domain `D`: `NAME.D`. Without one, the default
+/// registry's is the server's own address, and another's is a name below it, or below
+/// `localhost` when the server is known by a bare address. The port is the server's.
+pub(crate) fn login_server(key: &str, is_default: bool, config: &ServiceConfig) -> String {
+    let public = config.public_authority.to_ascii_lowercase();
+    let host = without_port(&public);
+    let port = &public[host.len()..];
+    match &config.domain {
+        Some(domain) => format!("{key}.{}{port}", domain.trim_matches('.').to_ascii_lowercase()),
+        None if is_default => public,
+        None if is_address(host) => format!("{key}.localhost{port}"),
+        None => format!("{key}.{host}{port}"),
+    }
+}
+
+/// Every host (in lower case) that leads to a registry.
+fn hosts(registry: &Registry, config: &ServiceConfig) -> Vec<String> {
+    let mut hosts = vec![
+        registry.login_server.clone(),
+        without_port(&registry.login_server).to_owned(),
+        format!("{}.localhost", registry.name.key()),
+    ];
+    if registry.is_default && config.domain.is_none() {
+        hosts.extend(config.other_authorities.iter().map(|a| without_port(a).to_ascii_lowercase()));
+        if is_loopback(without_port(&config.public_authority)) {
+            hosts.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
+        }
+    }
+    hosts
+}
+
+/// `host[:port]` without the port, IPv6 addresses in brackets.
+pub(crate) fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !name.is_empty()
+                && port.bytes().all(|c| c.is_ascii_digit())
+                && (!name.starts_with('[') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn is_address(host: &str) -> bool {
+    host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok()
+}
+
+/// Whether the host (without port) is this machine itself.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host == "[::1]"
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+}
+
+/// The scope of the subscription, for assignments and checks.
+pub(crate) fn subscription_scope(subscription: &Uuid) -> ResourceId {
+    ResourceId::subscription(subscription)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(public: &str, domain: Option<&str>) -> ServiceConfig {
+        ServiceConfig {
+            public_authority: public.into(),
+            domain: domain.map(str::to_owned),
+            ..ServiceConfig::default()
+        }
+    }
+
+    #[test]
+    fn login_servers() {
+        let check = |public: &str, domain: Option<&str>, first: &str, second: &str| {
+            let config = config(public, domain);
+            assert_eq!(login_server("one11", true, &config), first);
+            assert_eq!(login_server("two22", false, &config), second);
+        };
+        check("localhost:8443", None, "localhost:8443", "two22.localhost:8443");
+        check("10.0.0.5:8443", None, "10.0.0.5:8443", "two22.localhost:8443");
+        check("[::1]:8443", None, "[::1]:8443", "two22.localhost:8443");
+        check("Images.Example.com", None, "images.example.com", "two22.images.example.com");
+        check("localhost:8443", Some("azurecr.io"), "one11.azurecr.io:8443", "two22.azurecr.io:8443");
+        check("api.example.com", Some(".cr.example.com"), "one11.cr.example.com", "two22.cr.example.com");
+    }
+
+    #[test]
+    fn ports_come_off() {
+        for (host, without) in
+            [("a:1", "a"), ("a", "a"), ("[::1]:5", "[::1]"), ("[::1]", "[::1]"), (":1", ":1"), ("a:b", "a:b")]
+        {
+            assert_eq!(without_port(host), without);
+        }
+    }
+}
