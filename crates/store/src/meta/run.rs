@@ -8,7 +8,7 @@
 
 use portolan_types::{Digest, Platform, RepoName, RunId, Tag, Timestamp};
 
-use super::{Row, RowExt, Tx, Value, all, one};
+use super::{Row, RowExt, Tx, Value, all, next_id, one};
 use crate::{Error, Result};
 
 /// One run.
@@ -107,6 +107,36 @@ fn read(row: &dyn Row) -> Result<RunRow> {
     })
 }
 
+/// One change of a run's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEvent {
+    /// Its place in the event log.
+    pub seq: i64,
+    /// The run.
+    pub run: RunId,
+    /// The status it went into.
+    pub status: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+fn record(tx: &mut dyn Tx, registry: i64, run: &RunId, status: &str, at: Timestamp) -> Result<()> {
+    let seq = next_id(tx, "event")?;
+    tx.execute(
+        "INSERT INTO run_event (seq, registry, run, status, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        &[seq.into(), registry.into(), run.into(), status.into(), at.into()],
+    )?;
+    Ok(())
+}
+
+/// Changes of runs' status after `seq`, oldest first, at most `limit`.
+pub fn events_after(tx: &mut dyn Tx, registry: i64, seq: i64, limit: usize) -> Result<Vec<RunEvent>> {
+    let sql = "SELECT seq, run, status, at FROM run_event WHERE registry = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+    all(tx, sql, &[registry.into(), seq.into(), limit.into()], |row| {
+        Ok(RunEvent { seq: row.int(0)?, run: row.parsed(1)?, status: row.text(2)?, at: row.time(3)? })
+    })
+}
+
 /// Take the next run number of a registry, counted from 1.
 pub fn next_seq(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
     let sql = "INSERT INTO run_seq (registry, last) VALUES (?1, 1) \
@@ -143,7 +173,7 @@ pub fn insert(tx: &mut dyn Tx, run: &RunRow) -> Result<()> {
             run.cancel.into(),
         ],
     )?;
-    Ok(())
+    record(tx, run.registry, &run.id, &run.status, run.updated)
 }
 
 /// One run by id.
@@ -207,14 +237,26 @@ pub fn claim(tx: &mut dyn Tx, owner: &str, now: Timestamp, lease_until: Timestam
         "UPDATE run SET status = 'Started', started = ?3, updated = ?3, lease_owner = ?4, lease_until = ?5 \
          WHERE registry = ?1 AND seq = ?2 AND status = 'Queued' RETURNING {COLUMNS}"
     );
-    one(tx, &sql, &[registry.into(), seq.into(), now.into(), owner.into(), lease_until.into()], read)
+    let claimed = one(tx, &sql, &[registry.into(), seq.into(), now.into(), owner.into(), lease_until.into()], read)?;
+    if let Some(run) = &claimed {
+        record(tx, registry, &run.id, &run.status, now)?;
+    }
+    Ok(claimed)
 }
 
 /// Its first step begins: `Started` → `Running`. False when `owner` has it no more.
 pub fn running(tx: &mut dyn Tx, registry: i64, seq: u64, owner: &str, now: Timestamp) -> Result<bool> {
     let sql = "UPDATE run SET status = 'Running', updated = ?4 \
-               WHERE registry = ?1 AND seq = ?2 AND lease_owner = ?3 AND status = 'Started'";
-    Ok(tx.execute(sql, &[registry.into(), seq.into(), owner.into(), now.into()])? > 0)
+               WHERE registry = ?1 AND seq = ?2 AND lease_owner = ?3 AND status = 'Started' RETURNING id, status";
+    changed(tx, sql, &[registry.into(), seq.into(), owner.into(), now.into()], registry, now)
+}
+
+/// Run an update of one run that returns its id and status; whether it changed anything.
+fn changed(tx: &mut dyn Tx, sql: &str, params: &[Value<'_>], registry: i64, now: Timestamp) -> Result<bool> {
+    match one(tx, sql, params, |row| Ok((row.parsed::<RunId>(0)?, row.text(1)?)))? {
+        Some((id, status)) => record(tx, registry, &id, &status, now).map(|()| true),
+        None => Ok(false),
+    }
 }
 
 /// Keep a lease until `lease_until`. `None` when `owner` has it no more, else whether
@@ -252,20 +294,18 @@ pub struct Ending<'a> {
 pub fn finish(tx: &mut dyn Tx, registry: i64, seq: u64, owner: Option<&str>, end: &Ending<'_>) -> Result<bool> {
     let sql = "UPDATE run SET status = ?3, error = ?4, spec = ?5, finished = ?6, updated = ?6, \
                lease_owner = NULL, lease_until = NULL \
-               WHERE registry = ?1 AND seq = ?2 AND finished IS NULL AND (?7 IS NULL OR lease_owner = ?7)";
-    let changed = tx.execute(
-        sql,
-        &[
-            registry.into(),
-            seq.into(),
-            end.status.into(),
-            end.error.into(),
-            end.spec.into(),
-            end.now.into(),
-            owner.into(),
-        ],
-    )?;
-    if changed == 0 {
+               WHERE registry = ?1 AND seq = ?2 AND finished IS NULL AND (?7 IS NULL OR lease_owner = ?7) \
+               RETURNING id, status";
+    let params = [
+        registry.into(),
+        seq.into(),
+        end.status.into(),
+        end.error.into(),
+        end.spec.into(),
+        end.now.into(),
+        owner.into(),
+    ];
+    if !changed(tx, sql, &params, registry, end.now)? {
         return Ok(false);
     }
     for (n, image) in end.images.iter().enumerate() {
@@ -296,8 +336,8 @@ pub fn lost(tx: &mut dyn Tx, now: Timestamp, limit: usize) -> Result<Vec<RunRow>
 /// Put a run whose first step never began back into the queue: `Started` → `Queued`.
 pub fn requeue(tx: &mut dyn Tx, registry: i64, seq: u64, now: Timestamp) -> Result<bool> {
     let sql = "UPDATE run SET status = 'Queued', started = NULL, updated = ?3, lease_owner = NULL, lease_until = NULL \
-               WHERE registry = ?1 AND seq = ?2 AND status = 'Started'";
-    Ok(tx.execute(sql, &[registry.into(), seq.into(), now.into()])? > 0)
+               WHERE registry = ?1 AND seq = ?2 AND status = 'Started' RETURNING id, status";
+    changed(tx, sql, &[registry.into(), seq.into(), now.into()], registry, now)
 }
 
 /// Keep a run for ever, or no longer than others.
@@ -316,11 +356,12 @@ pub fn needs_context(tx: &mut dyn Tx, context: &str) -> Result<bool> {
 pub fn prune(tx: &mut dyn Tx, before: Timestamp, limit: usize) -> Result<u64> {
     let old = all(
         tx,
-        "SELECT registry, seq FROM run WHERE finished < ?1 AND archived = 0 ORDER BY finished LIMIT ?2",
+        "SELECT registry, seq, id FROM run WHERE finished < ?1 AND archived = 0 ORDER BY finished LIMIT ?2",
         &[before.into(), limit.into()],
-        |row| Ok((row.int(0)?, row.uint(1)?)),
+        |row| Ok((row.int(0)?, row.uint(1)?, row.parsed::<RunId>(2)?)),
     )?;
-    for (registry, seq) in &old {
+    for (registry, seq, id) in &old {
+        tx.execute("DELETE FROM run_event WHERE registry = ?1 AND run = ?2", &[(*registry).into(), id.into()])?;
         let key = [(*registry).into(), (*seq).into()];
         tx.execute("DELETE FROM run_image WHERE registry = ?1 AND seq = ?2", &key)?;
         tx.execute("DELETE FROM run WHERE registry = ?1 AND seq = ?2", &key)?;

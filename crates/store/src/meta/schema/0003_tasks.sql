@@ -4,6 +4,8 @@
 -- run         one row for each run. Unfinished runs are the queue; finished ones are kept
 --             until `run::prune` takes those older than the retention time
 -- run_image   the images a run stored, for "which run made this digest"
+-- run_event   one row for each change of a run's status, written with the change; `seq` is
+--             of the same sequence as `event`, so that the two read as one log
 -- object      every named object the blob store holds for us (packed contexts, run logs)
 --             and when it may go; written before the object itself, deleted after it
 -- object_block  blocks of a context whose upload has not been put together yet
@@ -59,6 +61,15 @@ CREATE TABLE run_image (
     PRIMARY KEY (registry, seq, n)
 );
 CREATE INDEX run_image_digest ON run_image (registry, digest);
+
+CREATE TABLE run_event (
+    seq      BIGINT NOT NULL PRIMARY KEY,
+    registry BIGINT NOT NULL,
+    run      TEXT   NOT NULL,
+    status   TEXT   NOT NULL,
+    at       BIGINT NOT NULL
+);
+CREATE INDEX run_event_run ON run_event (registry, run);
 
 CREATE TABLE object (
     key      TEXT   NOT NULL PRIMARY KEY,
