@@ -7,15 +7,28 @@
 //! *Architecture invariant:* no HTTP types, no SQL.
 
 mod access;
+pub mod blobs;
+pub mod cache;
+pub mod catalog;
+mod content;
 mod ctx;
 mod error;
+pub mod gc;
 mod keys;
+pub mod manifests;
 mod properties;
 pub mod registries;
+pub mod repos;
 pub mod service;
 mod snapshot;
+pub mod tags;
+pub mod uploads;
 
+pub use cache::StoredManifest;
 pub use ctx::{Ctx, Reach};
 pub use error::{Error, Kind, Result};
+pub use manifests::{ManifestDetail, PutManifest};
 pub use registries::{Registry, Sku};
+pub use repos::{DeletedRepo, ListQuery, Page, RepoDetail};
 pub use service::{Service, ServiceConfig};
+pub use portolan_store::meta::repo::{Attributes, AttributesPatch, Order};

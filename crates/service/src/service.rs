@@ -10,6 +10,7 @@ use portolan_store::meta::Meta;
 use uuid::Uuid;
 
 use crate::Result;
+use crate::content::Content;
 use crate::snapshot::Snapshot;
 
 /// All rules of the registry. One per server; share it in an `Arc`.
@@ -26,6 +27,8 @@ pub struct Service {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Held while the snapshot is read anew, so that an older reading never replaces a newer.
     pub(crate) refreshing: tokio::sync::Mutex<()>,
+    /// The data plane's caches, clock and locks.
+    pub(crate) content: Arc<Content>,
 }
 
 /// How this server is set up, as far as the rules need to know.
@@ -76,6 +79,7 @@ impl Service {
         authority: Arc<Authority>,
         config: ServiceConfig,
     ) -> Result<Service> {
+        let content = Content::open(&meta, &config.region).await?;
         let service = Service {
             meta,
             blobs,
@@ -83,6 +87,7 @@ impl Service {
             config,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             refreshing: tokio::sync::Mutex::new(()),
+            content,
         };
         service.load_signing_keys().await?;
         service.refresh().await?;

@@ -1,0 +1,179 @@
+//! What the data plane keeps in memory: caches, the clock that stamps rows, and the locks
+//! that keep the garbage collector and pushes of the same content apart.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use portolan_auth::access::Principal;
+use portolan_store::meta::event::{self, Change, Stamp};
+use portolan_store::meta::{Meta, Tx};
+use portolan_types::{Digest, Timestamp};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use crate::cache::{Caches, Evict};
+use crate::registries::Registry;
+use crate::service::Service;
+use crate::{Ctx, Error, Kind, Result};
+
+/// The data plane's state, one per server.
+pub(crate) struct Content {
+    pub(crate) caches: Caches,
+    pub(crate) locks: DigestLocks,
+    /// Held by a round of the garbage collector.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
+    clock: Clock,
+    region: Arc<str>,
+}
+
+impl Content {
+    /// Begin with empty caches, and a clock that goes on from the newest event.
+    pub(crate) async fn open(meta: &Meta, region: &str) -> Result<Arc<Content>> {
+        let last = meta.read(|tx| event::last_hlc(tx).map_err(Error::from)).await?;
+        Ok(Arc::new(Content {
+            caches: Caches::new(),
+            locks: DigestLocks::new(),
+            collecting: tokio::sync::Mutex::new(()),
+            clock: Clock(AtomicI64::new(last)),
+            region: Arc::from(region),
+        }))
+    }
+}
+
+/// A hybrid logical clock: the time, pushed forward so that no value comes twice and none
+/// goes back, whatever the system's clock does.
+struct Clock(AtomicI64);
+
+impl Clock {
+    fn stamp(&self, now: Timestamp) -> i64 {
+        let next = |last: i64| now.0.max(last.saturating_add(1));
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
+            Ok(last) | Err(last) => next(last),
+        }
+    }
+}
+
+const STRIPES: usize = 256;
+
+/// Locks on content by digest, striped. A push holds the shared side from before its file
+/// is put in place until its rows are committed; the collector holds the exclusive side
+/// from its last look at the rows until the file is gone (see [`crate::gc`]).
+pub(crate) struct DigestLocks {
+    stripes: Vec<Arc<RwLock<()>>>,
+    /// Pushes waiting for the collector, for the test of exactly that.
+    #[cfg(test)]
+    pub(crate) waiting: std::sync::atomic::AtomicUsize,
+}
+
+impl DigestLocks {
+    fn new() -> DigestLocks {
+        DigestLocks {
+            stripes: (0..STRIPES).map(|_| Arc::new(RwLock::new(()))).collect(),
+            #[cfg(test)]
+            waiting: std::sync::atomic::AtomicUsize::new(0),
+        }
+    }
+
+    fn stripe(&self, digest: &Digest) -> Arc<RwLock<()>> {
+        let at = digest.bytes().first().map_or(0, |b| usize::from(*b));
+        Arc::clone(&self.stripes[at % STRIPES])
+    }
+
+    /// The side of pushes and of questions that lead to a push.
+    pub(crate) async fn shared(&self, digest: &Digest) -> OwnedRwLockReadGuard<()> {
+        #[cfg(test)]
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let guard = self.stripe(digest).read_owned().await;
+        #[cfg(test)]
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        guard
+    }
+
+    /// The shared side for many digests, each stripe once and in one order, so that two
+    /// callers cannot wait for each other.
+    pub(crate) async fn shared_all(&self, digests: &[Digest]) -> Vec<OwnedRwLockReadGuard<()>> {
+        let mut stripes: Vec<usize> =
+            digests.iter().map(|d| d.bytes().first().map_or(0, |b| usize::from(*b)) % STRIPES).collect();
+        stripes.sort_unstable();
+        stripes.dedup();
+        let mut guards = Vec::with_capacity(stripes.len());
+        for at in stripes {
+            guards.push(Arc::clone(&self.stripes[at]).read_owned().await);
+        }
+        guards
+    }
+
+    /// The collector's side.
+    pub(crate) async fn exclusive(&self, digest: &Digest) -> OwnedRwLockWriteGuard<()> {
+        self.stripe(digest).write_owned().await
+    }
+}
+
+impl Service {
+    /// What every row that this request writes is marked with.
+    pub(crate) fn change(&self, ctx: &Ctx, registry: &Registry) -> Change {
+        Change {
+            registry: registry.id,
+            actor: owner(&ctx.principal),
+            request: ctx.request_id.clone(),
+            now: ctx.now,
+            stamp: Stamp { hlc: self.content.clock.stamp(ctx.now), region: Arc::clone(&self.content.region) },
+        }
+    }
+
+    /// Write, and when it is committed drop from the caches what `f` put on its list. A
+    /// task of its own does both, holding `guard` until then: a client that goes away in
+    /// the middle cannot leave a committed change beside a cache that does not know it.
+    pub(crate) async fn commit<T, F>(&self, guard: impl Send + 'static, f: F) -> Result<T>
+    where
+        F: FnOnce(&mut dyn Tx, &mut Vec<Evict>) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (meta, content) = (self.meta.clone(), Arc::clone(&self.content));
+        detached(async move {
+            let done = meta
+                .write(move |tx| {
+                    let mut evict = Vec::new();
+                    f(tx, &mut evict).map(|value| (value, evict))
+                })
+                .await;
+            let done = done.map(|(value, evict)| {
+                content.caches.evict(evict);
+                value
+            });
+            drop(guard);
+            done
+        })
+        .await
+    }
+}
+
+/// Run to the end even when the caller goes away.
+pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|cause| {
+        Err(Error::new(Kind::Internal, "UNKNOWN", "the server failed in the middle of this").with_source(cause))
+    })
+}
+
+/// A name for the caller that stays the same between requests: who owns an upload, who
+/// caused an event.
+pub(crate) fn owner(principal: &Principal) -> String {
+    match principal {
+        Principal::Anonymous => "anonymous".to_owned(),
+        Principal::Directory { object_id, .. } => format!("directory:{object_id}"),
+        Principal::AdminUser(registry) => format!("admin:{}", registry.key()),
+        Principal::Token { registry, name } => format!("token:{}/{name}", registry.key()),
+        Principal::System => "system".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let clock = Clock(AtomicI64::new(0));
+        let stamps: Vec<i64> = [5, 5, 3, 10, 9].map(|t| clock.stamp(Timestamp(t))).into();
+        assert_eq!(stamps, [5, 6, 7, 10, 11]);
+    }
+}
