@@ -1,1 +1,109 @@
-//! portolan-tasks
+//! Runs of builds: the queue, the workers, the contexts they build from and the logs they
+//! leave.
+//!
+//! The life of a run: a client stages a context ([`Tasks::stage_context`]) and orders a run
+//! of it ([`Tasks::schedule`]), which is a row in `Queued`. A worker
+//! ([`Tasks::start_workers`]) takes the row under a lease, hands it to the [`Runner`] and
+//! keeps the lease while the runner works; the runner writes to the [`RunLog`] and gives up
+//! when the [`CancelFlag`] is raised (somebody cancelled, time is up, the server stops). The
+//! worker writes the last words into the log, then the final status into the row: whoever
+//! sees a final status sees a whole log. A run whose worker died is found by its lease: if
+//! no step had begun it is queued again, else it ends as `Error` and says why.
+//!
+//! *Architecture invariant:* nothing here knows HTTP, how an image is built, or who may
+//! order a run.
+
+mod cancel;
+mod context;
+mod error;
+pub mod filter;
+mod log;
+mod model;
+mod queue;
+pub mod template;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use portolan_store::blob::{Blobs, BoxFuture};
+use portolan_store::meta::Meta;
+use portolan_types::{RunId, limits};
+use tokio::sync::{Notify, watch};
+
+pub use cancel::{CancelFlag, StopReason};
+pub use context::{CONTEXT_SECS_MAX, StagedContext};
+pub use error::{Error, Result};
+pub use log::{RunLog, log_key};
+pub use model::{
+    BuildArg, BuildSpec, ImageName, Job, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
+};
+pub use portolan_store::meta::run::RunFilter;
+pub use queue::LogState;
+
+/// Does the work of a run. `server` implements it with the build engine.
+pub trait Runner: Send + Sync {
+    /// Carry out `job`, telling `log` about it. When `cancel` is raised, stop within two
+    /// seconds and answer [`Outcome::Stopped`]. Everything it made for itself is gone when
+    /// it answers.
+    fn run(&self, job: Job, log: RunLog, cancel: CancelFlag) -> BoxFuture<'_, Outcome>;
+}
+
+/// How runs are kept.
+#[derive(Clone, Debug)]
+pub struct TasksConfig {
+    /// Runs that may wait at one time, in all registries.
+    pub queue_max: u64,
+    /// How long a worker's lease on a run lasts without being renewed, in seconds.
+    pub lease_secs: u64,
+    /// How long rows and logs of finished runs are kept unless archived, in seconds.
+    pub keep_secs: u64,
+    /// Bytes of one run's log.
+    pub log_bytes_max: u64,
+    /// Whether this process alone uses the database. Then every run that is under way when
+    /// it starts has lost its worker, however long its lease.
+    pub alone: bool,
+}
+
+impl Default for TasksConfig {
+    fn default() -> TasksConfig {
+        TasksConfig {
+            queue_max: 1000,
+            lease_secs: 30,
+            keep_secs: 30 * 24 * 3600,
+            log_bytes_max: limits::RUN_LOG_BYTES_MAX,
+            alone: true,
+        }
+    }
+}
+
+/// All runs of this server. Share it in the `Arc` that [`Tasks::open`] gives.
+pub struct Tasks {
+    meta: Meta,
+    blobs: Arc<dyn Blobs>,
+    config: TasksConfig,
+    /// The name this process takes leases under.
+    owner: String,
+    /// Runs that this process works on.
+    live: Mutex<HashMap<(i64, RunId), Live>>,
+    /// Counts changes of runs in this process, for those who wait for one.
+    changes: watch::Sender<u64>,
+    /// Something was queued.
+    work: Notify,
+    /// No more runs are to be taken.
+    stopping: watch::Sender<bool>,
+    workers: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+#[derive(Clone)]
+struct Live {
+    cancel: CancelFlag,
+    log: RunLog,
+}
+
+impl std::fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tasks({})", self.owner)
+    }
+}

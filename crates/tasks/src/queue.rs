@@ -1,0 +1,350 @@
+//! Ordering, finding and cancelling runs, and reading their logs.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use portolan_store::blob::ByteStream;
+use portolan_store::meta::run::{self, Ending, RunFilter, RunImage, RunRow};
+use portolan_store::meta::{Tx, object};
+use portolan_types::{RunId, Secret, Timestamp, limits};
+
+use crate::context::context_key;
+use crate::template::{self, RunVars};
+use crate::{BuildSpec, Error, Live, NewRun, OutputImage, Result, Run, RunLog, RunStatus, StopReason, Tasks, log_key};
+
+/// What there is of a run's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// Its bytes.
+    pub len: u64,
+    /// [`RunStatus::log_complete`], once nothing more will come.
+    pub complete: Option<&'static str>,
+}
+
+impl Tasks {
+    /// Put a run into the queue. `context` of the order is the relative path of a staged
+    /// context; it belongs to the run from here on.
+    pub async fn schedule(&self, new: NewRun, now: Timestamp) -> Result<Run> {
+        check(&new)?;
+        let registry = new.registry.id;
+        let queue_max = self.config.queue_max;
+        let context = context_key(registry, &new.build.context)
+            .ok_or_else(|| Error::invalid(format!("`{}` is not an uploaded build context", new.build.context)))?;
+        let run = self
+            .meta
+            .write(move |tx| {
+                if run::queued(tx)? >= queue_max {
+                    return Err(Error::QueueFull { max: queue_max });
+                }
+                match object::get(tx, &context)? {
+                    Some(object::Object { size: Some(_), .. }) => {}
+                    Some(_) => return Err(Error::invalid("the build context was not uploaded")),
+                    None => return Err(Error::invalid("there is no such build context; it may have expired")),
+                }
+                let row = row(tx, new, context, now)?;
+                run::insert(tx, &row)?;
+                object::set_expires(tx, row.context.as_deref().unwrap_or_default(), None)?;
+                from_row(row, Vec::new())
+            })
+            .await?;
+        self.changed();
+        self.work.notify_one();
+        Ok(run)
+    }
+
+    /// One run.
+    pub async fn get(&self, registry: i64, id: &RunId) -> Result<Option<Run>> {
+        let id = id.clone();
+        self.meta.read(move |tx| run::get(tx, registry, &id)?.map(|row| with_images(tx, row)).transpose()).await
+    }
+
+    /// Runs of a registry, newest first, at most `top`
+    /// ([`limits::PAGE_ITEMS_MAX`](portolan_types::limits::PAGE_ITEMS_MAX) whatever it says).
+    pub async fn list(&self, registry: i64, filter: RunFilter, top: usize) -> Result<Vec<Run>> {
+        let top = top.min(limits::PAGE_ITEMS_MAX);
+        self.meta
+            .read(move |tx| {
+                let rows = run::list(tx, registry, &filter, top)?;
+                rows.into_iter().map(|row| with_images(tx, row)).collect()
+            })
+            .await
+    }
+
+    /// Keep a run for ever, or no longer than others.
+    pub async fn set_archived(&self, registry: i64, id: &RunId, archived: bool, now: Timestamp) -> Result<Run> {
+        let expires = (!archived).then(|| now.plus(Duration::from_secs(self.config.keep_secs)));
+        let run_id = id.clone();
+        self.meta
+            .write(move |tx| {
+                if run::set_archived(tx, registry, &run_id, archived, now)? {
+                    object::set_expires(tx, &log_key(registry, &run_id), expires)?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        self.get(registry, id).await?.ok_or_else(|| no_run(id))
+    }
+
+    /// Cancel a run: one that waits ends now, one that goes is told to stop, one that is
+    /// over stays as it is.
+    pub async fn cancel(&self, registry: i64, id: &RunId, now: Timestamp) -> Result<Run> {
+        let run_id = id.clone();
+        let row = self
+            .meta
+            .write(move |tx| {
+                let row = run::get(tx, registry, &run_id)?.ok_or_else(|| no_run(&run_id))?;
+                run::ask_cancel(tx, registry, row.seq, now)?;
+                Ok::<_, Error>(row)
+            })
+            .await?;
+        if row.status == RunStatus::Queued.as_str() {
+            // Its log must exist and be whole, or those who follow it wait for ever. A
+            // worker that takes the run in this moment finds the wish in its row.
+            self.end(row, None, RunStatus::Canceled, None, Vec::new(), now).await?;
+        } else if let Some(live) = self.live(registry, id) {
+            live.cancel.raise(StopReason::Canceled);
+        }
+        self.get(registry, id).await?.ok_or_else(|| no_run(id))
+    }
+
+    /// What there is of a run's log; `None` before its first line.
+    pub async fn log_state(&self, registry: i64, id: &RunId) -> Result<Option<LogState>> {
+        let run_id = id.clone();
+        // The status first: a final one means that nothing is added after the length is read.
+        let row = self.meta.read(move |tx| run::get(tx, registry, &run_id).map_err(Error::from)).await?;
+        let Some(row) = row else { return Ok(None) };
+        let complete = status(&row)?.log_complete();
+        let len = self.blobs.object_len(&log_key(registry, id)).await?;
+        Ok(len.map(|len| LogState { len, complete }))
+    }
+
+    /// The same, but wait up to `wait` until the log is longer than `beyond` bytes or
+    /// complete.
+    pub async fn log_wait(&self, registry: i64, id: &RunId, beyond: u64, wait: Duration) -> Result<Option<LogState>> {
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let mut grown = self.live(registry, id).map(|live| live.log.watch());
+            if let Some(grown) = &mut grown {
+                grown.borrow_and_update();
+            }
+            let state = self.log_state(registry, id).await?;
+            let enough = state.is_some_and(|s| s.complete.is_some() || s.len > beyond);
+            if enough || tokio::time::Instant::now() >= deadline {
+                return Ok(state);
+            }
+            // A worker in another process tells nobody here: look again after a second.
+            let again = deadline.min(tokio::time::Instant::now() + Duration::from_secs(1));
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = more(grown) => {}
+                () = tokio::time::sleep_until(again) => {}
+            }
+        }
+    }
+
+    /// Bytes of a run's log.
+    pub async fn log_read(&self, registry: i64, id: &RunId, range: Range<u64>) -> Result<ByteStream> {
+        Ok(self.blobs.object_read(&log_key(registry, id), range).await?)
+    }
+
+    pub(crate) fn live(&self, registry: i64, id: &RunId) -> Option<Live> {
+        self.live.lock().get(&(registry, id.clone())).cloned()
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// The log of a run, to go on with.
+    pub(crate) async fn log(&self, registry: i64, id: &RunId, masked: &[Secret<String>]) -> Result<RunLog> {
+        let key = log_key(registry, id);
+        let len = self.blobs.object_len(&key).await?.unwrap_or(0);
+        Ok(RunLog::new(self.blobs.clone(), key, len, self.config.log_bytes_max, masked))
+    }
+
+    /// End a run: its last words, then its row. With `owner`, only if that worker has it.
+    /// False when it had ended already.
+    pub(crate) async fn end(
+        &self,
+        row: RunRow,
+        owner: Option<&str>,
+        status: RunStatus,
+        error: Option<String>,
+        images: Vec<OutputImage>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let spec: Option<BuildSpec> = serde_json::from_str(&row.spec).ok();
+        let masked: Vec<Secret<String>> = spec.iter().flat_map(secrets).collect();
+        let log = match self.live(row.registry, &row.id) {
+            Some(live) => live.log,
+            None => self.log(row.registry, &row.id, &masked).await?,
+        };
+        let words = last_words(&row, status, error.as_deref(), now);
+        let written = tokio::task::spawn_blocking(move || log.end(&words)).await;
+        if let Err(cause) = written {
+            tracing::error!(%cause, run = %row.id, "write the last words of a run");
+        }
+        let spec = spec.map(without_secrets).and_then(|s| serde_json::to_string(&s).ok()).unwrap_or_default();
+        let owner = owner.map(str::to_owned);
+        let keep = now.plus(Duration::from_secs(self.config.keep_secs));
+        let ended = self
+            .meta
+            .write(move |tx| {
+                let images: Vec<RunImage> =
+                    images.into_iter().map(|i| RunImage { repo: i.repo, tag: i.tag, digest: i.digest }).collect();
+                let end =
+                    Ending { status: status.as_str(), error: error.as_deref(), spec: &spec, images: &images, now };
+                let ended = run::finish(tx, row.registry, row.seq, owner.as_deref(), &end)?;
+                if ended {
+                    let expires = (!row.archived).then_some(keep);
+                    announce_log(tx, row.registry, &row.id, now)?;
+                    object::set_expires(tx, &log_key(row.registry, &row.id), expires)?;
+                    if let Some(context) = &row.context
+                        && !run::needs_context(tx, context)?
+                    {
+                        object::set_expires(tx, context, Some(now))?;
+                    }
+                }
+                Ok::<_, Error>(ended)
+            })
+            .await?;
+        self.changed();
+        Ok(ended)
+    }
+}
+
+/// Make the row that remembers a run's log.
+pub(crate) fn announce_log(tx: &mut dyn Tx, registry: i64, id: &RunId, now: Timestamp) -> Result<()> {
+    let key = log_key(registry, id);
+    let log = object::Object { key, kind: object::LOG.into(), registry, size: None, expires: None };
+    Ok(object::insert(tx, &log, now)?)
+}
+
+/// Values that must not be seen.
+pub(crate) fn secrets(spec: &BuildSpec) -> Vec<Secret<String>> {
+    spec.args.iter().filter(|arg| arg.secret).map(|arg| arg.value.clone()).collect()
+}
+
+fn without_secrets(mut spec: BuildSpec) -> BuildSpec {
+    for arg in spec.args.iter_mut().filter(|arg| arg.secret) {
+        arg.value = Secret::default();
+    }
+    spec
+}
+
+fn last_words(row: &RunRow, status: RunStatus, error: Option<&str>, now: Timestamp) -> String {
+    let secs = now.since(row.started.unwrap_or(now)).as_millis().div_ceil(1000);
+    let id = &row.id;
+    let mut words = match status {
+        RunStatus::Succeeded => format!("Run ID: {id} was successful after {secs}s"),
+        RunStatus::Canceled => format!("Run ID: {id} was canceled after {secs}s"),
+        RunStatus::Timeout => format!("Run ID: {id} timed out after {secs}s"),
+        _ => format!("Run ID: {id} failed after {secs}s"),
+    };
+    if let Some(error) = error {
+        words.push_str(". Error: ");
+        words.push_str(error);
+    }
+    words
+}
+
+async fn more(grown: Option<tokio::sync::watch::Receiver<u64>>) {
+    if let Some(mut grown) = grown
+        && grown.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+pub(crate) fn no_run(id: &RunId) -> Error {
+    Error::NotFound(format!("there is no run {id}"))
+}
+
+fn check(new: &NewRun) -> Result<()> {
+    let max = limits::RUN_SECS_MAX;
+    if new.timeout_secs.is_some_and(|secs| secs == 0 || secs > max) {
+        return Err(Error::invalid(format!("timeout must be between 1 and {max} seconds")));
+    }
+    if new.build.dockerfile.is_empty() || new.build.dockerfile.contains('\0') {
+        return Err(Error::invalid("dockerFilePath must name a file in the build context"));
+    }
+    if new.build.args.len() > 1000 {
+        return Err(Error::invalid("more than 1000 build arguments"));
+    }
+    for arg in &new.build.args {
+        if arg.name.is_empty() || arg.name.contains(['=', '\0', '\n']) {
+            return Err(Error::invalid(format!("`{}` is not a name for a build argument", arg.name.escape_debug())));
+        }
+    }
+    if new.image_names.iter().any(|name| name.len() > 1024) {
+        return Err(Error::invalid("an image name is longer than 1024 characters"));
+    }
+    Ok(())
+}
+
+fn row(tx: &mut dyn Tx, new: NewRun, context: String, now: Timestamp) -> Result<RunRow> {
+    let seq = run::next_seq(tx, new.registry.id)?;
+    let id = RunId::nth(seq);
+    let vars = RunVars { id: &id, registry: &new.registry, platform: &new.platform, created: now };
+    let images = template::image_names(&new.image_names, &vars).map_err(Error::invalid)?;
+    let spec = BuildSpec { images, context: context.clone(), ..new.build };
+    let spec = serde_json::to_string(&spec)
+        .map_err(|e| Error::Store(portolan_store::Error::Corrupt(format!("a build order: {e}"))))?;
+    Ok(RunRow {
+        registry: new.registry.id,
+        seq,
+        id,
+        status: RunStatus::Queued.as_str().into(),
+        kind: new.kind.as_str().into(),
+        created: now,
+        started: None,
+        finished: None,
+        updated: now,
+        platform: new.platform,
+        cpu: new.cpu,
+        timeout_secs: new.timeout_secs.unwrap_or(limits::RUN_SECS_DEFAULT),
+        archived: new.archived,
+        task: None,
+        spec,
+        context: Some(context),
+        error: None,
+        cancel: false,
+        lease_owner: None,
+    })
+}
+
+pub(crate) fn status(row: &RunRow) -> Result<RunStatus> {
+    row.status.parse().map_err(|()| damaged(row, "status"))
+}
+
+fn damaged(row: &RunRow, what: &str) -> Error {
+    Error::Store(portolan_store::Error::Corrupt(format!("run {} has no {what}", row.id)))
+}
+
+fn with_images(tx: &mut dyn Tx, row: RunRow) -> Result<Run> {
+    let images = run::images(tx, row.registry, row.seq)?;
+    from_row(row, images)
+}
+
+fn from_row(row: RunRow, images: Vec<RunImage>) -> Result<Run> {
+    Ok(Run {
+        status: status(&row)?,
+        kind: row.kind.parse().map_err(|()| damaged(&row, "kind"))?,
+        registry: row.registry,
+        id: row.id,
+        created: row.created,
+        started: row.started,
+        finished: row.finished,
+        updated: row.updated,
+        platform: row.platform,
+        cpu: row.cpu,
+        timeout_secs: row.timeout_secs,
+        archived: row.archived,
+        task: row.task,
+        error: row.error,
+        images: images.into_iter().map(|i| OutputImage { repo: i.repo, tag: i.tag, digest: i.digest }).collect(),
+    })
+}
