@@ -13,9 +13,9 @@ pub enum Error {
     #[error("content has digest {actual}, expected {expected}")]
     DigestMismatch {
         /// What was promised.
-        expected: portolan_types::Digest,
+        expected: Box<portolan_types::Digest>,
         /// What came.
-        actual: portolan_types::Digest,
+        actual: Box<portolan_types::Digest>,
     },
     /// An append did not start where the upload ends.
     #[error("upload has {have} bytes, the chunk starts at {got}")]
@@ -61,6 +61,11 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Content came with another digest than the one it was to have.
+    pub fn mismatch(expected: portolan_types::Digest, actual: portolan_types::Digest) -> Error {
+        Error::DigestMismatch { expected: expected.into(), actual: actual.into() }
+    }
+
     /// Wrap an IO error, keeping a full disk apart from the rest.
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Error {
         match source.kind() {

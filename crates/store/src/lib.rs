@@ -7,5 +7,7 @@ pub mod blob;
 mod error;
 mod lock;
 pub mod meta;
+#[doc(hidden)]
+pub mod testing;
 
 pub use error::{Error, Result};

@@ -162,7 +162,7 @@ impl Ingest for FsBlobs {
             hop(move || {
                 let (temp, len, actual) = fed.into_whole()?.finish()?;
                 match actual {
-                    Some(actual) if actual != expected => return Err(Error::DigestMismatch { expected, actual }),
+                    Some(actual) if actual != expected => return Err(Error::mismatch(expected, actual)),
                     _ => inner.place(temp, &expected)?,
                 }
                 Ok(len)

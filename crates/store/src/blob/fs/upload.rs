@@ -28,6 +28,7 @@ const STATES_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Table(Mutex<HashMap<UploadId, Arc<AsyncMutex<State>>>>);
 
+#[allow(clippy::large_enum_variant, reason = "each is on the heap already, and most are the large one")]
 #[derive(Debug)]
 enum State {
     /// Not looked at since the server started.
@@ -248,7 +249,7 @@ impl Uploads for FsBlobs {
                     Algorithm::Sha512 => hash(&path, Algorithm::Sha512).map_err(io)?.1.finish(),
                 };
                 if actual != expected {
-                    return Err(Error::DigestMismatch { expected, actual });
+                    return Err(Error::mismatch(expected, actual));
                 }
                 let blob = inner.blob_path(&expected);
                 if is_there(&blob, len)? {

@@ -1,0 +1,161 @@
+//! A blob store whose first calls fail.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use portolan_types::{Digest, UploadId};
+
+use crate::blob::{BlobWriter, Blobs, BoxFuture, ByteStream, Ingest, Objects, Reader, Sweep, Uploads};
+use crate::{Error, Result};
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The disk is full.
+    Full,
+    /// The disk is broken.
+    Io,
+}
+
+/// Fails the first calls that would touch storage, then behaves as the store inside. A
+/// failing call does nothing and takes nothing from its body.
+#[derive(Debug)]
+pub struct Flaky<B> {
+    inner: B,
+    left: AtomicUsize,
+    fault: Fault,
+}
+
+impl<B: Blobs> Flaky<B> {
+    /// Wrap `inner`; the first `calls` calls fail with `fault`.
+    pub fn new(inner: B, calls: usize, fault: Fault) -> Flaky<B> {
+        Flaky { inner, left: AtomicUsize::new(calls), fault }
+    }
+
+    /// Fail the next `calls` calls too.
+    pub fn fail_next(&self, calls: usize) {
+        self.left.store(calls, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Err(_) => Ok(()),
+            Ok(_) => Err(match self.fault {
+                Fault::Full => Error::Full,
+                Fault::Io => Error::io("use a broken disk", std::io::Error::other("made to fail")),
+            }),
+        }
+    }
+
+    fn then<'a, T: Send + 'a>(&'a self, call: BoxFuture<'a, Result<T>>) -> BoxFuture<'a, Result<T>> {
+        match self.check() {
+            Ok(()) => call,
+            Err(e) => Box::pin(std::future::ready(Err(e))),
+        }
+    }
+}
+
+impl<B: Blobs> Reader for Flaky<B> {
+    fn size(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<u64>>> {
+        self.then(self.inner.size(digest))
+    }
+
+    fn read(&self, digest: &Digest, range: Range<u64>) -> BoxFuture<'_, Result<ByteStream>> {
+        self.then(self.inner.read(digest, range))
+    }
+
+    fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
+        self.inner.local_path(digest)
+    }
+}
+
+impl<B: Blobs> Ingest for Flaky<B> {
+    fn put(&self, expected: &Digest, body: ByteStream, bytes_max: u64) -> BoxFuture<'_, Result<u64>> {
+        self.then(self.inner.put(expected, body, bytes_max))
+    }
+
+    fn writer(&self) -> Result<Box<dyn BlobWriter>> {
+        self.check()?;
+        self.inner.writer()
+    }
+
+    fn sync(&self, digests: &[Digest]) -> Result<()> {
+        self.check()?;
+        self.inner.sync(digests)
+    }
+}
+
+impl<B: Blobs> Uploads for Flaky<B> {
+    fn create(&self, id: UploadId) -> BoxFuture<'_, Result<()>> {
+        self.then(self.inner.create(id))
+    }
+
+    fn append(
+        &self,
+        id: UploadId,
+        offset: Option<u64>,
+        body: ByteStream,
+        total_max: u64,
+    ) -> BoxFuture<'_, Result<u64>> {
+        self.then(self.inner.append(id, offset, body, total_max))
+    }
+
+    fn length(&self, id: UploadId) -> BoxFuture<'_, Result<Option<u64>>> {
+        self.then(self.inner.length(id))
+    }
+
+    fn finish(&self, id: UploadId, digest: &Digest) -> BoxFuture<'_, Result<u64>> {
+        self.then(self.inner.finish(id, digest))
+    }
+
+    fn abort(&self, id: UploadId) -> BoxFuture<'_, Result<bool>> {
+        self.then(self.inner.abort(id))
+    }
+}
+
+impl<B: Blobs> Sweep for Flaky<B> {
+    fn delete(&self, digest: &Digest) -> BoxFuture<'_, Result<bool>> {
+        self.then(self.inner.delete(digest))
+    }
+
+    fn stale_uploads(&self, older: SystemTime) -> BoxFuture<'_, Result<Vec<UploadId>>> {
+        self.then(self.inner.stale_uploads(older))
+    }
+
+    fn list(&self, after: Option<Digest>, items_max: usize) -> BoxFuture<'_, Result<Vec<(Digest, u64)>>> {
+        self.then(self.inner.list(after, items_max))
+    }
+}
+
+impl<B: Blobs> Objects for Flaky<B> {
+    fn object_put(&self, key: &str, body: ByteStream, bytes_max: u64) -> BoxFuture<'_, Result<u64>> {
+        self.then(self.inner.object_put(key, body, bytes_max))
+    }
+
+    fn object_append(&self, key: &str, bytes: &[u8]) -> Result<u64> {
+        self.check()?;
+        self.inner.object_append(key, bytes)
+    }
+
+    fn object_len(&self, key: &str) -> BoxFuture<'_, Result<Option<u64>>> {
+        self.then(self.inner.object_len(key))
+    }
+
+    fn object_read(&self, key: &str, range: Range<u64>) -> BoxFuture<'_, Result<ByteStream>> {
+        self.then(self.inner.object_read(key, range))
+    }
+
+    fn object_path(&self, key: &str) -> Option<PathBuf> {
+        self.inner.object_path(key)
+    }
+
+    fn object_delete(&self, key: &str) -> BoxFuture<'_, Result<()>> {
+        self.then(self.inner.object_delete(key))
+    }
+
+    fn object_concat(&self, key: &str, parts: &[String]) -> BoxFuture<'_, Result<u64>> {
+        self.then(self.inner.object_concat(key, parts))
+    }
+}
