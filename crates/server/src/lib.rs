@@ -10,14 +10,28 @@
 //! `portolan_service` or `portolan_tasks`.
 
 pub mod app;
+mod background;
+pub mod bootstrap;
 pub mod drain;
+mod files;
 pub mod http;
+mod listen;
+pub mod server;
 pub mod settings;
+mod telemetry;
+mod tls;
+
+use std::io::Write;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use app::App;
+pub use server::{RunningServer, Server};
 pub use settings::{ServeArgs, Settings};
 
-/// `portolan serve`: runs until the server is told to stop.
+/// `portolan serve`: runs until the server is told to stop by SIGTERM or SIGINT, drains,
+/// and returns. A second signal ends the process at once.
 ///
 /// Errors: settings that cannot be used, an address that is taken, a data folder that is
 /// in use or was written by a newer version.
@@ -26,5 +40,72 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         print!("{}", settings::reference());
         return Ok(());
     }
-    Err(anyhow::anyhow!("not wired yet"))
+    let (settings, warnings) = Settings::load(&settings::Sources::of_process(&args)?)?;
+    telemetry::init(&settings)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    process_limits();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("portolan")
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(serve(settings));
+    // What is left are blocking calls nobody waits for any more.
+    runtime.shutdown_background();
+    if let Err(why) = &result {
+        tracing::error!(why = format!("{why:#}"), "the server ends");
+    }
+    telemetry::flush();
+    result
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let listen = |kind| signal(kind).context("listen for signals");
+    let (mut term, mut int, mut hup) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
+    let running = tokio::select! {
+        running = Server::start(settings) => running?,
+        // Told to stop before it was up: nothing is acknowledged yet.
+        _ = term.recv() => return Ok(()),
+        _ = int.recv() => return Ok(()),
+    };
+    // The one line that scripts wait for. Nobody reading it is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "{}", running.ready_line());
+    let _ = std::io::stdout().flush();
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => running.reload(),
+        }
+    }
+    tracing::info!("told to stop; finishing what is in flight");
+    tokio::select! {
+        result = running.shutdown() => result,
+        _ = term.recv() => now(),
+        _ = int.recv() => now(),
+    }
+}
+
+/// The second signal: everything acknowledged is on disk already.
+fn now() -> ! {
+    tracing::warn!("told to stop again; ending at once");
+    telemetry::flush();
+    std::process::exit(1)
+}
+
+/// Room for connections, and modes of new files that do not depend on who starts us: what
+/// build steps write keeps the modes that images expect. Our own files are closed by the
+/// data folder's mode and their own.
+fn process_limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+    let files = getrlimit(Resource::Nofile);
+    if files.current < files.maximum
+        && let Err(why) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })
+    {
+        tracing::warn!(%why, "raise the number of open files");
+    }
+    umask(rustix::fs::Mode::from_raw_mode(0o022));
 }

@@ -78,7 +78,7 @@ pub trait Value: Sized {
             toml::Value::Integer(n) => Self::parse(&n.to_string()),
             toml::Value::Float(n) => Self::parse(&n.to_string()),
             toml::Value::Boolean(b) => Self::parse(&b.to_string()),
-            other => Err(format!("a {} is not {}", other.type_str(), Self::KIND)),
+            other => Err(format!("a value of type {} is not {}", other.type_str(), Self::KIND)),
         }
     }
 }
@@ -185,9 +185,9 @@ impl Value for SocketAddr {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainName(pub String);
 
-impl Value for DomainName {
-    const KIND: &'static str = "a DNS name";
-    fn parse(text: &str) -> Result<DomainName, String> {
+impl DomainName {
+    /// Whether a text is a DNS name: labels of letters, digits and hyphens.
+    pub fn is_valid(text: &str) -> bool {
         let label = |label: &str| {
             !label.is_empty()
                 && label.len() <= 63
@@ -195,8 +195,60 @@ impl Value for DomainName {
                 && !label.ends_with('-')
                 && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
         };
-        if text.len() <= 253 && text.split('.').all(label) {
-            Ok(DomainName(text.to_ascii_lowercase()))
+        text.len() <= 253 && text.split('.').all(label)
+    }
+}
+
+impl Value for DomainName {
+    const KIND: &'static str = "a DNS name";
+    fn parse(text: &str) -> Result<DomainName, String> {
+        if Self::is_valid(text) { Ok(DomainName(text.to_ascii_lowercase())) } else { not(text, Self::KIND) }
+    }
+}
+
+/// A name for a certificate: a DNS name, `*.` and a DNS name, or an IP address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertName(pub String);
+
+impl Value for CertName {
+    const KIND: &'static str = "a DNS name (with *. in front, if you like) or an IP address";
+    fn parse(text: &str) -> Result<CertName, String> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(CertName(ip.to_string()));
+        }
+        if DomainName::is_valid(text.strip_prefix("*.").unwrap_or(text)) {
+            Ok(CertName(text.to_ascii_lowercase()))
+        } else {
+            not(text, Self::KIND)
+        }
+    }
+}
+
+/// A host with or without a port, as clients write it: `registry.example.com`, `localhost:5443`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort(String);
+
+impl HostPort {
+    /// Host and port as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host, without brackets and port.
+    pub fn host(&self) -> &str {
+        crate::http::host::without_port(&self.0).trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+impl Value for HostPort {
+    const KIND: &'static str = "a host or HOST:PORT";
+    fn parse(text: &str) -> Result<HostPort, String> {
+        let host = crate::http::host::without_port(text);
+        let port = text.strip_prefix(host).unwrap_or_default();
+        let good = DomainName::is_valid(host)
+            || host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| h.parse::<IpAddr>().is_ok());
+        if good && (port.is_empty() || port[1..].parse::<u16>().is_ok()) {
+            Ok(HostPort(text.to_ascii_lowercase()))
         } else {
             not(text, Self::KIND)
         }
@@ -234,16 +286,16 @@ impl<T: Value> Value for Option<T> {
 }
 
 /// A list: an array in the file, separated by commas in text.
-impl Value for Vec<DomainName> {
-    const KIND: &'static str = "a list of DNS names";
-    fn parse(text: &str) -> Result<Vec<DomainName>, String> {
-        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(DomainName::parse).collect()
+impl Value for Vec<CertName> {
+    const KIND: &'static str = "a list of DNS names and IP addresses";
+    fn parse(text: &str) -> Result<Vec<CertName>, String> {
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(CertName::parse).collect()
     }
-    fn from_toml(value: &toml::Value) -> Result<Vec<DomainName>, String> {
+    fn from_toml(value: &toml::Value) -> Result<Vec<CertName>, String> {
         match value {
-            toml::Value::Array(all) => all.iter().map(DomainName::from_toml).collect(),
+            toml::Value::Array(all) => all.iter().map(CertName::from_toml).collect(),
             toml::Value::String(text) => Self::parse(text),
-            other => Err(format!("a {} is not {}", other.type_str(), Self::KIND)),
+            other => Err(format!("a value of type {} is not {}", other.type_str(), Self::KIND)),
         }
     }
 }
@@ -467,7 +519,7 @@ settings! {
         domain: Option<DomainName> = "", flag "--domain";
         /// Host and port by which clients reach this server when it is not the address it listens on (a port mapped
         /// by a container runtime, a load balancer): `registry.example.com`, `localhost:5443`.
-        public_address: Option<String> = "";
+        public_address: Option<HostPort> = "";
         /// The name of this server's region, as the control plane shows it.
         region: String = "local";
     }
@@ -479,7 +531,7 @@ settings! {
         tls_key: Option<PathBuf> = "";
         /// More names for the server's own certificate, besides localhost, this machine's name, the address
         /// listened on and the domain.
-        tls_names: Vec<DomainName> = "";
+        tls_names: Vec<CertName> = "";
     }
     "Logs" {
         /// `text`, `json`, or `auto`: text on a terminal, else JSON. Logs go to standard error.
@@ -566,7 +618,7 @@ mod tests {
             e("uploads_max = 0", &[], &[]),
             r#"settings file p.toml: uploads_max: "0" is not a whole number above 0"#
         );
-        assert_eq!(e("tls_names = 3", &[], &[]), "settings file p.toml: tls_names: a integer is not a list of DNS names");
+        assert_eq!(e("tls_names = 3", &[], &[]), "settings file p.toml: tls_names: a value of type integer is not a list of DNS names and IP addresses");
         assert!(e("listen = ", &[], &[]).starts_with("settings file p.toml: TOML parse error at line 1"));
         assert_eq!(
             e("", &[("PORTOLAN_LOG_FORMAT", "xml")], &[]),
@@ -590,17 +642,23 @@ mod tests {
     #[test]
     fn values() {
         let s = load(
-            "build_memory_bytes_max = '512MiB'\ntls_names = ['A.example', 'b']\ndomain = 'Example.com'\nlisten_http = ''",
+            "build_memory_bytes_max = '512MiB'\ntls_names = ['A.example', '*.b', '::1']\ndomain = 'Example.com'\nlisten_http = ''",
             &[],
             &[],
         )
         .unwrap();
         assert_eq!(s.build_memory_bytes_max, ByteSize(512 << 20));
-        assert_eq!(s.tls_names, [DomainName("a.example".into()), DomainName("b".into())]);
+        assert_eq!(s.tls_names, ["a.example", "*.b", "::1"].map(|n| CertName(n.into())));
         assert_eq!(s.domain, Some(DomainName("example.com".into())));
         assert_eq!(s.listen_http, None);
         assert!(ByteSize::parse("18446744073709551615TiB").is_err());
         assert!(DomainName::parse("a..b").is_err() && DomainName::parse("a:1").is_err());
+        for (text, host) in [("Localhost:5443", "localhost"), ("r.example", "r.example"), ("[::1]:1", "::1")] {
+            assert_eq!(HostPort::parse(text).unwrap().host(), host);
+        }
+        for bad in ["a:b", "https://a", "a:99999", "a/b", ""] {
+            assert!(HostPort::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

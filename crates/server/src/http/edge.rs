@@ -1,1 +1,293 @@
 //! What every request passes before and after its door.
+//!
+//! Before: a request id, the connection's facts, a bound on how long a body may stall.
+//! After: the common headers, the caught panic, the line in the log, the counters. A
+//! request counts as finished when the last byte of its answer was handed over or its
+//! connection went away.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use portolan_service::{Error, Kind};
+use tokio::time::Sleep;
+
+use super::error::{self, Note, OciRim};
+use super::{Conn, Door, RequestId, Response, Who, dispatch};
+use crate::app::App;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// Take one request through its door.
+pub async fn serve(app: Arc<App>, conn: Conn, req: http::Request<Incoming>) -> http::Response<Tracked> {
+    let idle = app.settings.body_idle_timeout_secs.secs();
+    let req = req.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Stalling::new(body, idle)) });
+    through(app, conn, req).await
+}
+
+/// [`serve`] for any body.
+pub async fn through(app: Arc<App>, conn: Conn, mut req: super::Request) -> http::Response<Tracked> {
+    let began = Instant::now();
+    let id = next_id();
+    // Sixteen bytes as hex and hyphens: always a header value.
+    let id_value = HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"));
+    let correlation = sane(req.headers().get(&CORRELATION_ID)).unwrap_or_else(|| id_value.clone());
+    let client_id = sane(req.headers().get(&CLIENT_REQUEST_ID));
+    let who = Who::default();
+    let door = Door::of(req.uri().path());
+    let (method, uri) = (req.method().clone(), req.uri().clone());
+    let rim_host = matches!(door, Door::V2 | Door::Acr | Door::Oauth2).then(|| req.headers().get(header::HOST).cloned());
+    let extensions = req.extensions_mut();
+    extensions.insert(conn);
+    extensions.insert(RequestId(id.clone()));
+    extensions.insert(who.clone());
+
+    app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let mut end = End {
+        app: app.clone(),
+        began,
+        door,
+        method,
+        uri,
+        id,
+        who,
+        peer: conn,
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        bytes: 0,
+        whole: false,
+    };
+
+    let mut res = match AssertUnwindSafe(dispatch(app.clone(), req)).catch_unwind().await {
+        Ok(res) => res,
+        Err(_) => {
+            app.metrics.panics_total.fetch_add(1, Ordering::Relaxed);
+            panicked(rim_host.flatten().as_ref(), door, conn)
+        }
+    };
+    end.status = res.status();
+    if let Some(note) = res.extensions_mut().remove::<Note>() {
+        complain(&end, &note);
+    }
+    let headers = res.headers_mut();
+    headers.insert(REQUEST_ID, id_value);
+    headers.insert(CORRELATION_ID, correlation);
+    if let Some(client_id) = client_id {
+        headers.insert(CLIENT_REQUEST_ID, client_id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if door == Door::V2 {
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    }
+    finish(res, end)
+}
+
+/// Hand the answer over; of an answer to HEAD only the headers, with the length that GET
+/// would have.
+fn finish(mut res: Response, end: End) -> http::Response<Tracked> {
+    if end.method == Method::HEAD && !res.body().is_end_stream() {
+        if let Some(length) = res.body().size_hint().exact()
+            && !res.headers().contains_key(header::CONTENT_LENGTH)
+        {
+            res.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        *res.body_mut() = Body::empty();
+    }
+    let (parts, body) = res.into_parts();
+    http::Response::from_parts(parts, Tracked { body, end })
+}
+
+/// The answer when a handler panicked, in the caller's form.
+fn panicked(host: Option<&HeaderValue>, door: Door, conn: Conn) -> Response {
+    let e = Error::new(Kind::Internal, "UNKNOWN", "the server failed to handle this request");
+    match door {
+        Door::V2 | Door::Acr | Door::Oauth2 => {
+            let host = host.and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+            error::oci(&e, &OciRim { login_server: host, scheme: conn.scheme })
+        }
+        _ => error::arm(&Error { code: "InternalServerError", ..e }),
+    }
+}
+
+/// The one place where a failed request's error is logged.
+fn complain(end: &End, note: &Note) {
+    let (id, path, status) = (&end.id, end.uri.path(), end.status.as_u16());
+    let cause = note.cause.as_deref().unwrap_or("-");
+    if end.status.is_server_error() {
+        tracing::error!(request_id = %id, method = %end.method, path, status, code = note.code, cause, "{}", note.message);
+    } else {
+        tracing::debug!(request_id = %id, method = %end.method, path, status, code = note.code, cause, "{}", note.message);
+    }
+}
+
+/// A request id: the form of a UUID, unique over restarts by its random part, counted
+/// within the process, so that it costs no system call.
+fn next_id() -> String {
+    use std::sync::OnceLock;
+    static PROCESS: OnceLock<uuid::Uuid> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(uuid::Uuid::new_v4).as_u128();
+    let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed)) & 0xffff_ffff_ffff;
+    uuid::Uuid::from_u128((process & !0xffff_ffff_ffff) | count).to_string()
+}
+
+/// A client's id that may stand in our headers and logs.
+fn sane(value: Option<&HeaderValue>) -> Option<HeaderValue> {
+    value
+        .filter(|v| {
+            (1..=64).contains(&v.len())
+                && v.as_bytes().iter().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(c))
+        })
+        .cloned()
+}
+
+/// What is known of a request when it ends; dropping it writes the log line.
+struct End {
+    app: Arc<App>,
+    began: Instant,
+    door: Door,
+    method: Method,
+    uri: Uri,
+    id: String,
+    who: Who,
+    peer: Conn,
+    status: StatusCode,
+    bytes: u64,
+    whole: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        self.app.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.app.metrics.finished(self.door, self.status, took, self.bytes);
+        // The path without its query: queries carry signatures and codes.
+        tracing::info!(
+            target: "portolan::access",
+            request_id = self.id,
+            method = self.method.as_str(),
+            path = self.uri.path(),
+            status = self.status.as_u16(),
+            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            bytes = self.bytes,
+            who = self.who.get().unwrap_or("-"),
+            peer = %self.peer.peer.ip(),
+            scheme = self.peer.scheme,
+            whole = self.whole,
+            "request"
+        );
+    }
+}
+
+/// An answer's body that knows when it is over.
+pub struct Tracked {
+    body: Body,
+    end: End,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => self.end.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(why)) => {
+                tracing::warn!(request_id = %self.end.id, path = self.end.uri.path(), %why, "an answer broke off");
+            }
+            None => {}
+        }
+        self.end.whole = self.body.is_end_stream() || frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request's body that fails when nothing comes for too long.
+struct Stalling {
+    body: Incoming,
+    idle: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed: bool,
+}
+
+impl Stalling {
+    fn new(body: Incoming, idle: Duration) -> Stalling {
+        Stalling { body, idle, sleep: None, armed: false }
+    }
+}
+
+impl http_body::Body for Stalling {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.armed = false;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let idle = self.idle;
+        if !self.armed {
+            self.armed = true;
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + idle),
+                none => *none = Some(Box::pin(tokio::time::sleep(idle))),
+            }
+        }
+        match self.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => {
+                let why = format!("nothing came for {} seconds", idle.as_secs());
+                Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into())))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_look_like_uuids() {
+        let (a, b) = (next_id(), next_id());
+        assert_ne!(a, b);
+        assert!(uuid::Uuid::try_parse(&a).is_ok());
+        assert_eq!(a[..23], b[..23]);
+    }
+
+    #[test]
+    fn a_clients_id_is_echoed_only_when_harmless() {
+        let of = |text: &'static str| sane(Some(&HeaderValue::from_static(text))).is_some();
+        assert!(of("0f8fad5b-d9cb-469f-a165-70867728950e") && of("run_1.2"));
+        assert!(!of("") && !of("a b") && !of("a\"b"));
+        assert!(sane(Some(&HeaderValue::from_str(&"a".repeat(65)).unwrap())).is_none());
+    }
+}

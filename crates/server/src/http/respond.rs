@@ -117,11 +117,12 @@ mod tests {
         assert_eq!(read_body(Body::from("12345"), 5).await.unwrap(), "12345");
         let e = read_body(Body::from("123456"), 5).await.unwrap_err();
         assert_eq!((e.kind, e.code), (Kind::TooLarge, "SIZE_INVALID"));
-        let parts = ["12", "34", "56"].map(|p| Ok::<_, std::io::Error>(Bytes::from(p)));
-        let streamed = Body::from_stream(futures_util::stream::iter(parts.clone()));
-        assert_eq!(read_body(streamed, 6).await.unwrap(), "123456");
-        let streamed = Body::from_stream(futures_util::stream::iter(parts));
-        assert_eq!(read_body(streamed, 5).await.unwrap_err().kind, Kind::TooLarge);
+        let streamed = || {
+            let parts = ["12", "34", "56"].map(|p| Ok::<_, std::io::Error>(Bytes::from(p)));
+            Body::from_stream(futures_util::stream::iter(parts))
+        };
+        assert_eq!(read_body(streamed(), 6).await.unwrap(), "123456");
+        assert_eq!(read_body(streamed(), 5).await.unwrap_err().kind, Kind::TooLarge);
     }
 
     #[tokio::test]

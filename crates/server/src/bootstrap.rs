@@ -1,0 +1,166 @@
+//! What only a first start makes: the master key and the owner's credentials.
+//!
+//! `master.key` (mode 0600) is what every key and derived password hangs on; a data folder
+//! whose database is there without it is not opened. `bootstrap.json` (mode 0600) holds
+//! the owner's credentials. It is on disk before the database takes them up, so that a
+//! crash in between leaves a file whose credentials the next start makes good, and never a
+//! server that nobody can sign in to.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use portolan_auth::MasterKey;
+use portolan_types::digest::hex;
+use portolan_types::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::files;
+
+/// The largest of these files read.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Read the master key, or make it on the first start.
+pub(crate) fn master_key(data: &Path, database: &Path) -> anyhow::Result<MasterKey> {
+    let path = data.join("master.key");
+    let at = path.display();
+    if let Some(text) = files::read(&path, FILE_BYTES_MAX).with_context(|| format!("read {at}"))? {
+        let Some(bytes) = unhex(text.trim_ascii()) else {
+            bail!("{at} is damaged: it must hold 64 hex digits; restore it from a backup");
+        };
+        return Ok(MasterKey::new(&bytes));
+    }
+    if database.exists() {
+        bail!(
+            "{at} is missing, but {} is there; restore the key from a backup: without it no stored key or password can be used",
+            database.display()
+        );
+    }
+    let bytes = MasterKey::generate().context("make the master key")?;
+    files::replace(&path, format!("{}\n", hex(&bytes)).as_bytes(), 0o600).with_context(|| format!("write {at}"))?;
+    Ok(MasterKey::new(&bytes))
+}
+
+fn unhex(text: &[u8]) -> Option<[u8; MasterKey::BYTES]> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut bytes = [0; MasterKey::BYTES];
+    if text.len() != bytes.len() * 2 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// `bootstrap.json`: what a client needs to sign in as the owner. The members are fixed;
+/// both command lines and scripts read them.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// Base URL of the server.
+    pub server: String,
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// The subscription.
+    pub subscription_id: Uuid,
+    /// The owner's application id.
+    pub client_id: Uuid,
+    /// The owner's secret.
+    pub client_secret: String,
+    /// The CA to trust; absent when the operator's own certificate is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Bootstrap {
+    /// Read the file; `None` when there is none.
+    pub fn read(path: &Path) -> anyhow::Result<Option<Bootstrap>> {
+        let at = path.display();
+        let Some(bytes) = files::read(path, FILE_BYTES_MAX).with_context(|| format!("read {at}"))? else {
+            return Ok(None);
+        };
+        let bootstrap = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{at} is damaged; restore it, or remove it if you no longer need it"))?;
+        Ok(Some(bootstrap))
+    }
+
+    /// New credentials.
+    fn new(server: &str, ca_file: Option<PathBuf>) -> anyhow::Result<Bootstrap> {
+        let mut secret = [0u8; 32];
+        getrandom::fill(&mut secret).map_err(|why| anyhow::anyhow!("no randomness from the operating system: {why}"))?;
+        Ok(Bootstrap {
+            server: server.to_owned(),
+            tenant_id: Uuid::new_v4(),
+            subscription_id: Uuid::new_v4(),
+            client_id: Uuid::new_v4(),
+            client_secret: base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret),
+            ca_file,
+        })
+    }
+
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).context("write bootstrap.json")?;
+        text.push(b'\n');
+        files::replace(path, &text, 0o600).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Make sure that the server has an owner, and that `bootstrap.json`, when it is there,
+/// names the server's present address.
+///
+/// A file that the operator has removed after the first start is not made again: its
+/// secret is kept nowhere else.
+pub(crate) async fn ensure(
+    service: &portolan_service::Service,
+    path: &Path,
+    server: &str,
+    ca_file: Option<PathBuf>,
+    _now: Timestamp,
+) -> anyhow::Result<()> {
+    let on_disk = Bootstrap::read(path)?;
+    let adopted = !service.tenant_id().is_nil();
+    let wanted = match on_disk.clone() {
+        Some(file) => Bootstrap { server: server.to_owned(), ca_file, ..file },
+        None if adopted => return Ok(()),
+        None => Bootstrap::new(server, ca_file)?,
+    };
+    if on_disk.as_ref() != Some(&wanted) {
+        wanted.write(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_master_key_is_made_once_and_never_beside_a_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("db");
+        let key = master_key(dir.path(), &database).unwrap();
+        std::fs::write(&database, "").unwrap();
+        let again = master_key(dir.path(), &database).unwrap();
+        assert_eq!(key.hmac("x", b"y"), again.hmac("x", b"y"));
+
+        std::fs::write(dir.path().join("master.key"), "rubbish").unwrap();
+        assert!(format!("{:#}", master_key(dir.path(), &database).unwrap_err()).contains("damaged"));
+        std::fs::remove_file(dir.path().join("master.key")).unwrap();
+        assert!(format!("{:#}", master_key(dir.path(), &database).unwrap_err()).contains("is missing"));
+    }
+
+    #[test]
+    fn the_file_has_the_members_that_clients_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bootstrap.json");
+        let one = Bootstrap::new("https://localhost:8443", Some("/x/ca.pem".into())).unwrap();
+        one.write(&path).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let members: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, ["server", "tenantId", "subscriptionId", "clientId", "clientSecret", "caFile"]);
+        assert!(Bootstrap::read(&path).unwrap() == Some(one));
+        std::fs::write(&path, "{}").unwrap();
+        assert!(Bootstrap::read(&path).is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! One server from start to end, without a process around it.
+//!
+//! Start: folder, lock, listeners, master key, store, rules, certificate, owner, then the
+//! first connection is taken. Everything that can fail does so before that. End: see
+//! [`crate::drain`].
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use portolan_auth::Authority;
+use portolan_service::{Service, ServiceConfig};
+use portolan_store::blob::{Blobs, FsBlobs};
+use portolan_store::meta::Meta;
+use portolan_types::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::App;
+use crate::drain::{Drain, Phase};
+use crate::http::ops::Metrics;
+use crate::listen::{self, Listener};
+use crate::settings::Settings;
+use crate::tls::Tls;
+use crate::{background, bootstrap, files};
+
+/// How long to wait for a server on the same data folder that is just ending.
+const LOCK_WAIT_MILLIS_MAX: u64 = 3_000;
+const LOCK_RETRY_MILLIS: u64 = 50;
+
+/// Starts servers.
+pub struct Server;
+
+/// A server that takes requests. Dropping it without [`RunningServer::shutdown`] is like
+/// killing it: what was acknowledged is on disk.
+pub struct RunningServer {
+    /// What its handlers see.
+    pub app: Arc<App>,
+    /// Where it listens with TLS.
+    pub https: SocketAddr,
+    /// Where it listens without.
+    pub http: Option<SocketAddr>,
+    /// The data folder, absolute.
+    pub data: PathBuf,
+    /// The owner's credentials, absolute; see [`bootstrap::Bootstrap`].
+    pub bootstrap: PathBuf,
+    /// The CA to trust; none with the operator's certificate.
+    pub ca_file: Option<PathBuf>,
+    tls: Arc<Tls>,
+    listeners: Vec<JoinHandle<usize>>,
+    timers: JoinSet<()>,
+    /// Held until the end.
+    _lock: File,
+}
+
+impl Server {
+    /// Start a server and return when it takes requests.
+    pub async fn start(settings: Settings) -> anyhow::Result<RunningServer> {
+        let mut settings = settings;
+        files::private_dir(&settings.data)
+            .with_context(|| format!("make the data folder {}", settings.data.display()))?;
+        settings.data = std::fs::canonicalize(&settings.data)
+            .with_context(|| format!("find the data folder {}", settings.data.display()))?;
+        let data = settings.data.clone();
+        let lock = lock(&data).await?;
+
+        let bound = |addr: SocketAddr, name: &str| {
+            let tcp = listen::bind(addr).with_context(|| format!("listen on {addr} (setting {name})"))?;
+            let addr = tcp.local_addr().context("ask for the address listened on")?;
+            anyhow::Ok((tcp, addr))
+        };
+        let (tcp, https) = bound(settings.listen, "listen")?;
+        let plain = settings.listen_http.map(|addr| bound(addr, "listen_http")).transpose()?;
+        let http = plain.as_ref().map(|(_, addr)| *addr);
+
+        let database = data.join("portolan.db");
+        let master = bootstrap::master_key(&data, &database)?;
+        let now = Timestamp::now();
+        let tls = Arc::new(Tls::open(&settings, https, now)?);
+        let ca_file = tls.ca_file();
+
+        let meta = Meta::open_sqlite(&database).with_context(|| format!("open the database {}", database.display()))?;
+        let blobs: Arc<dyn Blobs> =
+            Arc::new(FsBlobs::open(&data).with_context(|| format!("open the blob store in {}", data.display()))?);
+        let public = public_authority(&settings, https);
+        let config = ServiceConfig {
+            region: settings.region.clone(),
+            domain: settings.domain.as_ref().map(|d| d.0.clone()),
+            other_authorities: other_authorities(&public, https, http),
+            public_authority: public.clone(),
+            uploads_max: usize::try_from(settings.uploads_max.0).unwrap_or(usize::MAX),
+            ..ServiceConfig::default()
+        };
+        let authority = Arc::new(Authority::new(master));
+        let service = Arc::new(Service::open(meta, blobs, authority, config).await.context("open the registry's rules")?);
+
+        let url = format!("https://{public}");
+        let bootstrap = data.join("bootstrap.json");
+        bootstrap::ensure(&service, &bootstrap, &url, ca_file.clone(), now).await?;
+
+        let app = Arc::new(App {
+            service,
+            settings: Arc::new(settings),
+            url,
+            drain: Drain::new(),
+            metrics: Arc::new(Metrics::new()),
+        });
+        let timers = background::start(&app, &tls);
+        let connections_max = usize::try_from(app.settings.connections_max.0).unwrap_or(usize::MAX);
+        let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        let acceptor = TlsAcceptor::from(tls.config.clone());
+        app.drain.advance(Phase::Serving);
+        let listeners = std::iter::once((tcp, Some(acceptor)))
+            .chain(plain.map(|(tcp, _)| (tcp, None)))
+            .map(|(tcp, tls)| tokio::spawn(Listener { tcp, tls, permits: permits.clone() }.serve(app.clone())))
+            .collect();
+        tracing::info!(url = app.url, %https, http = http.map(tracing::field::display), data = %data.display(), "ready");
+        Ok(RunningServer { app, https, http, data, bootstrap, ca_file, tls, listeners, timers, _lock: lock })
+    }
+}
+
+impl RunningServer {
+    /// `portolan ready: https://localhost:8443 (http://127.0.0.1:8080) data=/… bootstrap=/…`
+    pub fn ready_line(&self) -> String {
+        let http = self.http.map(|addr| format!(" (http://{addr})")).unwrap_or_default();
+        let (data, bootstrap) = (self.data.display(), self.bootstrap.display());
+        format!("portolan ready: {}{http} data={data} bootstrap={bootstrap}", self.app.url)
+    }
+
+    /// Read the certificate again (SIGHUP).
+    pub fn reload(&self) {
+        match self.tls.refresh(Timestamp::now(), true) {
+            Ok(true) => tracing::info!("another TLS certificate is in use"),
+            Ok(false) => tracing::info!("the TLS certificate is the same as before"),
+            Err(why) => tracing::error!(why = format!("{why:#}"), "keep the TLS certificate in use"),
+        }
+    }
+
+    /// Finish what is in flight, within the setting `drain_timeout_secs`, and close the store.
+    pub async fn shutdown(mut self) -> anyhow::Result<()> {
+        self.app.drain.advance(Phase::Draining);
+        let mut dropped = 0;
+        for listener in self.listeners.drain(..) {
+            dropped += listener.await.context("end a listener")?;
+        }
+        if dropped > 0 {
+            tracing::warn!(connections = dropped, "the time to finish is over; requests in flight are dropped");
+        }
+        self.timers.shutdown().await;
+        self.app.service.meta.close().await;
+        tracing::info!("closed");
+        Ok(())
+    }
+}
+
+/// One server at a time for each data folder. The kernel lets go of the lock when its
+/// holder ends, however it ends.
+async fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let mut waited = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < LOCK_WAIT_MILLIS_MAX => {
+                tokio::time::sleep(Duration::from_millis(LOCK_RETRY_MILLIS)).await;
+                waited += LOCK_RETRY_MILLIS;
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "another server is running on the data folder {}; stop it, or use another folder (--data DIR)",
+                data.display()
+            ),
+            Err(TryLockError::Error(why)) => {
+                return Err(why).with_context(|| format!("lock the data folder {}", data.display()));
+            }
+        }
+    }
+}
+
+/// Host and port by which clients reach the server.
+fn public_authority(settings: &Settings, https: SocketAddr) -> String {
+    if let Some(address) = &settings.public_address {
+        return address.as_str().to_owned();
+    }
+    let host = settings.domain.as_ref().map_or("localhost", |domain| domain.0.as_str());
+    match https.port() {
+        443 => host.to_owned(),
+        port => format!("{host}:{port}"),
+    }
+}
+
+/// The other ways to write the same server.
+fn other_authorities(public: &str, https: SocketAddr, http: Option<SocketAddr>) -> Vec<String> {
+    let mut all = Vec::new();
+    for addr in std::iter::once(https).chain(http) {
+        let port = addr.port();
+        let ip = addr.ip();
+        let own = (!ip.is_unspecified() && !ip.is_loopback()).then(|| addr.to_string());
+        let names = [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+        for name in names.into_iter().chain(own) {
+            if name != public && !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{DomainName, HostPort, Value};
+
+    #[test]
+    fn the_public_address_is_the_setting_the_domain_or_localhost() {
+        let mut settings = Settings::defaults().unwrap();
+        let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        assert_eq!(public_authority(&settings, at(8443)), "localhost:8443");
+        settings.domain = Some(DomainName("reg.example".into()));
+        assert_eq!(public_authority(&settings, at(8443)), "reg.example:8443");
+        assert_eq!(public_authority(&settings, at(443)), "reg.example");
+        settings.public_address = Some(HostPort::parse("lb.example:5000").unwrap());
+        assert_eq!(public_authority(&settings, at(443)), "lb.example:5000");
+    }
+
+    #[tokio::test]
+    async fn one_server_for_each_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).await.unwrap();
+        let why = lock(dir.path()).await.unwrap_err().to_string();
+        assert!(why.contains("another server is running on the data folder"), "{why}");
+        drop(held);
+        lock(dir.path()).await.unwrap();
+    }
+}
