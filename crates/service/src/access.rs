@@ -23,9 +23,7 @@ impl Service {
             return if may && reaches { Ok(()) } else { Err(control_refusal(ctx, action, &registry.resource_id)) };
         }
         match &ctx.reach {
-            Reach::Grants(grants) if !access::grants_allow(grants, target, action) => {
-                Err(unauthorized(target, action))
-            }
+            Reach::Grants(grants) if !access::grants_allow(grants, target, action) => Err(unauthorized(target, action)),
             _ if may => Ok(()),
             _ if ctx.principal == Principal::Anonymous => Err(unauthorized(target, action)),
             _ => Err(denied(target, action)),
@@ -91,7 +89,8 @@ pub(crate) fn unauthorized(target: &Target, action: Action) -> Error {
 }
 
 fn denied(target: &Target, action: Action) -> Error {
-    Error::new(Kind::Forbidden, "DENIED", "requested access to the resource is denied").with_detail(wanted(target, action))
+    Error::new(Kind::Forbidden, "DENIED", "requested access to the resource is denied")
+        .with_detail(wanted(target, action))
 }
 
 fn wanted(target: &Target, action: Action) -> serde_json::Value {

@@ -13,6 +13,8 @@ pub mod catalog;
 mod content;
 mod ctx;
 mod error;
+pub mod groups;
+pub mod identity;
 pub mod gc;
 mod keys;
 pub mod manifests;
@@ -21,6 +23,7 @@ pub mod registries;
 pub mod repos;
 pub mod service;
 mod snapshot;
+pub mod tokens;
 pub mod tags;
 pub mod uploads;
 

@@ -99,9 +99,10 @@ pub(crate) fn apply(stored: &mut Map<String, Value>, given: &Map<String, Value>,
                 stored.insert((*name).to_owned(), value.clone());
             }
             (Shape::Word(words), Value::String(text)) => {
-                let word = words.iter().find(|w| w.eq_ignore_ascii_case(text)).ok_or_else(|| {
-                    invalid(name, &format!("must be one of {}", words.join(", ")))
-                })?;
+                let word = words
+                    .iter()
+                    .find(|w| w.eq_ignore_ascii_case(text))
+                    .ok_or_else(|| invalid(name, &format!("must be one of {}", words.join(", "))))?;
                 stored.insert((*name).to_owned(), (*word).into());
             }
             (Shape::Object, Value::Object(members)) => {
@@ -159,7 +160,8 @@ fn check_policies(given: &mut Map<String, Value>, stored: Option<&Value>, now: T
         }
         if name == "retentionPolicy" || name == "softDeletePolicy" {
             let before = stored.and_then(|s| s.get(name.as_str()));
-            let changed = policy.iter().any(|(k, v)| k != "lastUpdatedTime" && before.and_then(|b| b.get(k)) != Some(v));
+            let changed =
+                policy.iter().any(|(k, v)| k != "lastUpdatedTime" && before.and_then(|b| b.get(k)) != Some(v));
             policy.remove("lastUpdatedTime");
             if changed {
                 policy.insert("lastUpdatedTime".into(), now.rfc3339_arm().into());

@@ -89,15 +89,16 @@ impl FromStr for Sku {
 
     /// In any case.
     fn from_str(text: &str) -> Result<Sku> {
-        [Sku::Basic, Sku::Standard, Sku::Premium].into_iter().find(|s| s.as_str().eq_ignore_ascii_case(text)).ok_or_else(
-            || {
+        [Sku::Basic, Sku::Standard, Sku::Premium]
+            .into_iter()
+            .find(|s| s.as_str().eq_ignore_ascii_case(text))
+            .ok_or_else(|| {
                 Error::new(
                     Kind::Invalid,
                     "InvalidSku",
                     format!("The sku '{}' is not valid. Use Basic, Standard or Premium.", text.escape_debug()),
                 )
-            },
-        )
+            })
     }
 }
 
@@ -190,7 +191,11 @@ impl Service {
     /// caller may see it: for the server's own use and before a [`Service::check`].
     pub fn registry(&self, name: &str) -> Result<Arc<Registry>> {
         self.snapshot.load().registry(&name.to_ascii_lowercase()).cloned().ok_or_else(|| {
-            Error::new(Kind::NotFound, "ResourceNotFound", format!("The registry '{}' was not found.", name.escape_debug()))
+            Error::new(
+                Kind::NotFound,
+                "ResourceNotFound",
+                format!("The registry '{}' was not found.", name.escape_debug()),
+            )
         })
     }
 
@@ -236,6 +241,174 @@ impl Service {
         Ok(snapshot.registries.iter().filter(|r| in_group(r) && visible(r)).cloned().collect())
     }
 
+    /// Make a registry, or change the one that is there, as ARM's PUT does: what is not
+    /// given stays. Whether it is new.
+    ///
+    /// Errors: `ResourceGroupNotFound`; `AlreadyInUse` when another group has a registry of
+    /// this name; `LocationRequired`, `InvalidSku` and `InvalidRequestContent` for what is
+    /// missing or wrong; `InvalidResourceLocation` for a registry that is somewhere else.
+    pub async fn put_registry(
+        &self,
+        ctx: &Ctx,
+        group: &GroupName,
+        name: &RegistryName,
+        input: RegistryInput,
+    ) -> Result<(Arc<Registry>, bool)> {
+        let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
+        self.check_control(ctx, &id, Action::ControlWrite)?;
+        let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
+        let created = self
+            .meta
+            .write(move |tx| {
+                let group = meta::group::get(tx, &group)?.ok_or_else(|| group_not_found(&group))?;
+                match meta::registry::get(tx, &wanted)? {
+                    Some(row) if row.group.key() == group.name.key() => {
+                        if let Some(location) = &input.location
+                            && normal_location(location)? != row.location
+                        {
+                            return Err(elsewhere(&row, location));
+                        }
+                        change(tx, row, &input, now).map(|()| false)
+                    }
+                    Some(row) => Err(in_use(&row.name)),
+                    None => create(tx, group.name, wanted, &input, now).map(|()| true),
+                }
+            })
+            .await?;
+        self.refresh().await?;
+        Ok((self.registry(name.as_str())?, created))
+    }
+
+    /// Change a registry, as ARM's PATCH does: only what is given.
+    pub async fn patch_registry(
+        &self,
+        ctx: &Ctx,
+        group: &GroupName,
+        name: &RegistryName,
+        input: RegistryInput,
+    ) -> Result<Arc<Registry>> {
+        self.registry_in(ctx, group, name, Action::ControlWrite)?;
+        self.change_registry(ctx, group, name, move |tx, row, now| change(tx, row, &input, now)).await
+    }
+
+    /// Remove a registry and all that is in it; whether it was there. Its name is free at
+    /// once; the space of its blobs comes back when the collector has looked at them.
+    pub async fn delete_registry(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<bool> {
+        let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
+        self.check_control(ctx, &id, Action::ControlWrite)?;
+        let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
+        let existed = self
+            .meta
+            .write(move |tx| match meta::registry::get(tx, &wanted)? {
+                Some(row) if row.group.key() == group.key() => {
+                    delete_with_contents(tx, row.id, &id, now).map(|()| true)
+                }
+                _ => Ok::<_, Error>(false),
+            })
+            .await?;
+        if existed {
+            self.refresh().await?;
+        }
+        Ok(existed)
+    }
+
+    /// Whether a registry may have this name.
+    pub fn check_name(&self, ctx: &Ctx, name: &str) -> Result<NameCheck> {
+        self.signed_in(ctx)?;
+        let snapshot = self.snapshot.load();
+        Ok(match name.parse::<RegistryName>() {
+            Err(why) => NameCheck::Invalid(why.to_string()),
+            Ok(name) if snapshot.registry(&name.key()).is_some() => {
+                NameCheck::Taken(format!("The registry {name} is already in use."))
+            }
+            Ok(name) => {
+                let is_default = !snapshot.registries.iter().any(|r| r.is_default);
+                NameCheck::Available { login_server: login_server(&name.key(), is_default, &self.config) }
+            }
+        })
+    }
+
+    /// The admin user's name and passwords.
+    ///
+    /// Errors: `UnAuthorizedForCredentialOperations` while the admin user is off.
+    pub fn list_credentials(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Credentials> {
+        let registry = self.registry_in(ctx, group, name, Action::ListCredentials)?;
+        self.credentials(&registry)
+    }
+
+    /// Make a new one of the admin user's passwords; all tokens got with the old one end.
+    pub async fn regenerate_credential(
+        &self,
+        ctx: &Ctx,
+        group: &GroupName,
+        name: &RegistryName,
+        which: AdminPassword,
+    ) -> Result<Credentials> {
+        let registry = self.registry_in(ctx, group, name, Action::ListCredentials)?;
+        self.credentials(&registry)?;
+        let renew = move |tx: &mut dyn Tx, mut row: RegistryRow, now| {
+            let generation = &mut row.admin_generations[which.index()];
+            *generation = generation.wrapping_add(1);
+            row.updated = now;
+            meta::registry::update(tx, &row).map_err(Error::from)
+        };
+        let registry = self.change_registry(ctx, group, name, renew).await?;
+        self.credentials(&registry)
+    }
+
+    /// What a registry uses of what its tier includes.
+    pub async fn usages(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Vec<Usage>> {
+        let registry = self.registry_in(ctx, group, name, Action::ControlRead)?;
+        let id = registry.id;
+        let bytes = self.meta.read(move |tx| meta::blob::bytes_of_registry(tx, id)).await?;
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        Ok(vec![Usage {
+            name: "Size",
+            limit: signed(registry.sku.included_bytes()),
+            current: signed(bytes),
+            unit: "Bytes",
+        }])
+    }
+
+    /// Change the row of a registry that [`Service::registry_in`] has found.
+    async fn change_registry(
+        &self,
+        ctx: &Ctx,
+        group: &GroupName,
+        name: &RegistryName,
+        change: impl FnOnce(&mut dyn Tx, RegistryRow, Timestamp) -> Result<()> + Send + 'static,
+    ) -> Result<Arc<Registry>> {
+        let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
+        self.meta
+            .write(move |tx| match meta::registry::get(tx, &wanted)? {
+                Some(row) if row.group.key() == group.key() => change(tx, row, now),
+                _ => Err(not_found(&group, &wanted)),
+            })
+            .await?;
+        self.refresh().await?;
+        self.registry(name.as_str())
+    }
+
+    fn credentials(&self, registry: &Registry) -> Result<Credentials> {
+        if !registry.admin_enabled {
+            return Err(Error::new(
+                Kind::Invalid,
+                "UnAuthorizedForCredentialOperations",
+                format!(
+                    "Cannot perform credential operations for {} as admin user is disabled. Kindly enable admin user \
+                     as per docs: https://docs.microsoft.com/en-us/azure/container-registry/container-registry-authentication#admin-account",
+                    registry.resource_id
+                ),
+            ));
+        }
+        let master = self.authority.master();
+        Ok(Credentials {
+            username: registry.name.to_string(),
+            passwords: AdminPassword::BOTH
+                .map(|w| (w, password::admin(master, registry.id, w, registry.admin_generations[w.index()]))),
+        })
+    }
+
     /// Refuse callers who did not say who they are.
     pub(crate) fn signed_in(&self, ctx: &Ctx) -> Result<()> {
         match ctx.principal {
@@ -257,4 +430,125 @@ pub(crate) fn not_found(group: &GroupName, name: &RegistryName) -> Error {
              For more details please go to https://aka.ms/ARMResourceNotFoundFix"
         ),
     )
+}
+
+/// ARM's words for a group that is not there.
+pub(crate) fn group_not_found(group: &GroupName) -> Error {
+    Error::new(Kind::NotFound, "ResourceGroupNotFound", format!("Resource group '{group}' could not be found."))
+}
+
+fn in_use(name: &RegistryName) -> Error {
+    Error::new(
+        Kind::Conflict,
+        "AlreadyInUse",
+        format!("The registry name '{name}' is already in use by a registry in another resource group."),
+    )
+    .with_hint("choose another name; `az acr check-name` tells whether one is free")
+}
+
+fn elsewhere(row: &RegistryRow, wanted: &str) -> Error {
+    Error::new(
+        Kind::Conflict,
+        "InvalidResourceLocation",
+        format!(
+            "The resource '{}' already exists in location '{}' in resource group '{}'. A resource with the same name \
+             cannot be created in location '{}'. Please select a new resource name.",
+            row.name,
+            row.location,
+            row.group,
+            wanted.escape_debug()
+        ),
+    )
+}
+
+/// `East US` and `eastus` are one place.
+pub(crate) fn normal_location(text: &str) -> Result<String> {
+    let place: String = text.chars().filter(|c| *c != ' ').flat_map(char::to_lowercase).collect();
+    if place.is_empty() {
+        return Err(Error::new(
+            Kind::Invalid,
+            "LocationRequired",
+            "The location property is required for this definition.",
+        ));
+    }
+    if place.len() > 64 || !place.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+        return Err(Error::new(
+            Kind::Invalid,
+            "LocationNotAvailableForResourceType",
+            format!("The provided location '{}' is not a location name.", text.escape_debug()),
+        ));
+    }
+    Ok(place)
+}
+
+/// Tags as ARM limits them, as JSON.
+pub(crate) fn tags_json(tags: &Map<String, Value>) -> Result<String> {
+    let invalid = |why: &str| Error::new(Kind::Invalid, "InvalidTag", format!("The tags are invalid: {why}."));
+    if tags.len() > 50 {
+        return Err(invalid("there may be at most 50"));
+    }
+    for (name, value) in tags {
+        let Value::String(value) = value else { return Err(invalid("values must be texts")) };
+        if name.is_empty() || name.chars().count() > 512 || value.chars().count() > 256 {
+            return Err(invalid("a name has 1 to 512 characters and a value at most 256"));
+        }
+    }
+    serde_json::to_string(tags).map_err(|e| invalid(&e.to_string()))
+}
+
+fn create(tx: &mut dyn Tx, group: GroupName, name: RegistryName, input: &RegistryInput, now: Timestamp) -> Result<()> {
+    let location = normal_location(input.location.as_deref().unwrap_or_default())?;
+    let sku = input.sku.ok_or_else(|| {
+        Error::new(Kind::Invalid, "InvalidSku", "The sku is required. Use Basic, Standard or Premium.")
+    })?;
+    let mut stored = Map::new();
+    properties::apply(&mut stored, &input.properties, now)?;
+    let row = RegistryRow {
+        id: 0,
+        name,
+        group,
+        location,
+        sku: sku.as_str().to_owned(),
+        is_default: false,
+        admin_enabled: properties::admin_user(&input.properties)?.unwrap_or(false),
+        admin_generations: [0, 0],
+        tags: tags_json(input.tags.as_ref().unwrap_or(&Map::new()))?,
+        properties: json_text(&stored)?,
+        created: now,
+        updated: now,
+    };
+    let id = meta::registry::insert(tx, &row)?;
+    meta::cache_rule::insert_defaults(tx, id, now)?;
+    Ok(())
+}
+
+fn change(tx: &mut dyn Tx, mut row: RegistryRow, input: &RegistryInput, now: Timestamp) -> Result<()> {
+    let mut stored: Map<String, Value> = serde_json::from_str(&row.properties)
+        .map_err(|_| portolan_store::Error::Corrupt(format!("JSON of registry {}", row.name)))?;
+    properties::apply(&mut stored, &input.properties, now)?;
+    row.properties = json_text(&stored)?;
+    if let Some(sku) = input.sku {
+        row.sku = sku.as_str().to_owned();
+    }
+    if let Some(tags) = &input.tags {
+        row.tags = tags_json(tags)?;
+    }
+    if let Some(on) = properties::admin_user(&input.properties)? {
+        row.admin_enabled = on;
+    }
+    row.updated = now;
+    Ok(meta::registry::update(tx, &row)?)
+}
+
+/// Remove a registry, its roles and its contents in one transaction.
+pub(crate) fn delete_with_contents(tx: &mut dyn Tx, id: i64, scope: &ResourceId, now: Timestamp) -> Result<()> {
+    meta::repo::delete_registry(tx, id, now)?;
+    meta::role::delete_within(tx, scope)?;
+    meta::registry::delete(tx, id)?;
+    Ok(())
+}
+
+fn json_text(map: &Map<String, Value>) -> Result<String> {
+    serde_json::to_string(map)
+        .map_err(|e| Error::new(Kind::Invalid, "InvalidRequestContent", format!("The properties are invalid: {e}")))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use portolan_auth::access::{Assignment, role};
 use portolan_store::meta::{self, Tx};
-use portolan_types::{ResourceId, Timestamp};
+use portolan_types::Timestamp;
 use uuid::Uuid;
 
 use crate::Result;
@@ -181,21 +181,12 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback())
 }
 
-/// The scope of the subscription, for assignments and checks.
-pub(crate) fn subscription_scope(subscription: &Uuid) -> ResourceId {
-    ResourceId::subscription(subscription)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn config(public: &str, domain: Option<&str>) -> ServiceConfig {
-        ServiceConfig {
-            public_authority: public.into(),
-            domain: domain.map(str::to_owned),
-            ..ServiceConfig::default()
-        }
+        ServiceConfig { public_authority: public.into(), domain: domain.map(str::to_owned), ..ServiceConfig::default() }
     }
 
     #[test]

@@ -1,0 +1,297 @@
+//! The tenant, its first owner, and how callers prove who they are.
+
+use portolan_auth::access::{OWNER, Principal};
+use portolan_auth::password::{self, AdminPassword};
+use portolan_auth::token::{Subject, TokenError};
+use portolan_store::meta;
+use portolan_store::meta::principal::{PrincipalRow, SecretRow};
+use portolan_store::meta::role::AssignmentRow;
+use portolan_types::{ResourceId, Secret, Timestamp};
+use uuid::Uuid;
+
+use crate::keys::key_error;
+use crate::registries::Registry;
+use crate::service::Service;
+use crate::snapshot::{PrincipalState, SUBSCRIPTION, Snapshot, TENANT, is_loopback, without_port};
+use crate::{Error, Kind, Reach, Result};
+
+/// The user name that says "the password is a registry refresh token".
+pub const NULL_USER: &str = "00000000-0000-0000-0000-000000000000";
+/// The audience of registry sign-in, as public clients name it.
+pub const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
+/// Audiences under which clients that know only Azure's public names ask for ARM.
+const ARM_AUDIENCES: [&str; 2] = ["https://management.azure.com", "https://management.core.windows.net"];
+
+/// What the first start makes: the values that `bootstrap.json` hands to the owner.
+///
+/// The order that survives a crash at any point: [`Bootstrap::generate`], write the file,
+/// then [`Service::adopt_bootstrap`]; a start that finds the file and no tenant adopts the
+/// file's values.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// The directory.
+    pub tenant_id: Uuid,
+    /// The one subscription.
+    pub subscription_id: Uuid,
+    /// Application id of the owner service principal.
+    pub client_id: Uuid,
+    /// Its secret; stored as a hash only.
+    pub client_secret: Secret<String>,
+}
+
+impl Bootstrap {
+    /// New random values.
+    pub fn generate() -> Result<Bootstrap> {
+        Ok(Bootstrap {
+            tenant_id: Uuid::new_v4(),
+            subscription_id: Uuid::new_v4(),
+            client_id: Uuid::new_v4(),
+            client_secret: password::generate().map_err(key_error)?,
+        })
+    }
+}
+
+impl Service {
+    /// Whether nobody owns this store yet: [`Service::adopt_bootstrap`] has not been called.
+    pub fn needs_bootstrap(&self) -> bool {
+        self.tenant_id().is_nil()
+    }
+
+    /// Make the tenant, the subscription and the owner service principal, once. Doing it
+    /// again with the same values changes nothing.
+    ///
+    /// Errors: `Conflict` when the store belongs to another tenant.
+    pub async fn adopt_bootstrap(&self, bootstrap: &Bootstrap, now: Timestamp) -> Result<()> {
+        let b = bootstrap.clone();
+        let hash = password::hash(&b.client_secret).map_err(key_error)?;
+        self.meta
+            .write(move |tx| {
+                match meta::setting::get(tx, TENANT)? {
+                    Some(tenant) if tenant == b.tenant_id.to_string() => return Ok(()),
+                    Some(_) => {
+                        return Err(Error::new(
+                            Kind::Conflict,
+                            "TenantExists",
+                            "the data folder already belongs to another tenant",
+                        ));
+                    }
+                    None => {}
+                }
+                meta::setting::put(tx, TENANT, &b.tenant_id.to_string())?;
+                meta::setting::put(tx, SUBSCRIPTION, &b.subscription_id.to_string())?;
+                let owner = PrincipalRow {
+                    object_id: Uuid::new_v4(),
+                    app_id: Some(b.client_id),
+                    kind: "ServicePrincipal".to_owned(),
+                    display_name: "portolan-owner".to_owned(),
+                    enabled: true,
+                    valid_from: Timestamp(0),
+                    created: now,
+                };
+                meta::principal::insert(tx, &owner)?;
+                let secret = SecretRow {
+                    id: Uuid::new_v4(),
+                    principal: owner.object_id,
+                    name: "bootstrap".to_owned(),
+                    hash,
+                    created: now,
+                    expires: None,
+                };
+                meta::principal::insert_secret(tx, &secret)?;
+                let role = AssignmentRow {
+                    id: Uuid::new_v4(),
+                    scope: ResourceId::subscription(&b.subscription_id),
+                    principal: owner.object_id,
+                    role: OWNER,
+                    created: now,
+                };
+                meta::role::insert(tx, &role)?;
+                Ok(())
+            })
+            .await?;
+        self.refresh().await
+    }
+
+    /// The authority (host and port) to build URLs from: the one the client named, when it
+    /// is one of ours, else the configured one.
+    pub fn authority_for<'a>(&'a self, host: Option<&'a str>) -> &'a str {
+        match host {
+            Some(host) if self.is_own_host(host) => host,
+            _ => &self.config.public_authority,
+        }
+    }
+
+    /// Whether clients reach this server under `host` (with or without port).
+    pub fn is_own_host(&self, host: &str) -> bool {
+        let bare = without_port(host);
+        let plain = bare.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_:[]".contains(&c));
+        plain
+            && (is_loopback(bare)
+                || bare.eq_ignore_ascii_case(without_port(&self.config.public_authority))
+                || self.config.other_authorities.iter().any(|a| bare.eq_ignore_ascii_case(without_port(a)))
+                || self.config.domain.as_deref().is_some_and(|domain| below(bare, domain.trim_matches('.')))
+                || self.snapshot.load().registry_at(host).is_some())
+    }
+
+    /// Whether a directory token for `audience` is meant for the control plane here.
+    pub fn is_control_audience(&self, audience: &str) -> bool {
+        let audience = audience.trim_end_matches('/');
+        ARM_AUDIENCES.iter().any(|a| a.eq_ignore_ascii_case(audience))
+            || ["https://", "http://"]
+                .iter()
+                .filter_map(|scheme| audience.strip_prefix(scheme))
+                .any(|host| !host.contains('/') && self.is_own_host(host))
+    }
+
+    /// Whether a directory token for `audience` may be exchanged for a registry token.
+    pub fn is_registry_audience(&self, audience: &str) -> bool {
+        audience.trim_end_matches('/').eq_ignore_ascii_case(REGISTRY_AUDIENCE) || self.is_control_audience(audience)
+    }
+
+    /// The caller of the control plane, by a directory token.
+    pub fn control_plane_bearer(&self, token: &str, now: Timestamp) -> Result<Principal> {
+        let refused = |code, message: &str| Error::new(Kind::Unauthenticated, code, message);
+        let token =
+            self.authority.verify_directory(token, |a| self.is_control_audience(a), now).map_err(|e| match e {
+                TokenError::Expired => refused(
+                    "ExpiredAuthenticationToken",
+                    "The access token expiry UTC time is earlier than current UTC time.",
+                ),
+                TokenError::Audience => refused(
+                    "InvalidAuthenticationTokenAudience",
+                    "The access token has been obtained for wrong audience or resource.",
+                ),
+                _ => refused("InvalidAuthenticationToken", "The access token is invalid."),
+            })?;
+        let snapshot = self.snapshot.load();
+        if token.tenant != snapshot.tenant {
+            return Err(refused("InvalidAuthenticationTokenTenant", "The access token is from the wrong issuer."));
+        }
+        match live(&snapshot, token.object_id, token.issued) {
+            Some(_) => Ok(Principal::Directory { object_id: token.object_id, app_id: token.app_id }),
+            None => Err(refused("InvalidAuthenticationToken", "The access token is no longer valid.")),
+        }
+    }
+
+    /// The caller of a registry's data plane, by an access token of that registry.
+    pub fn data_plane_bearer(&self, registry: &Registry, token: &str, now: Timestamp) -> Result<(Principal, Reach)> {
+        let token = self
+            .authority
+            .verify_access(token, registry.audience(), now)
+            .map_err(|e| bad_credentials(&e.to_string()))?;
+        if !self.still_good(registry, &token.subject, token.issued) {
+            return Err(bad_credentials("the token is no longer valid"));
+        }
+        Ok((token.subject.principal(&registry.name), Reach::Grants(token.grants.clone())))
+    }
+
+    /// The caller of a registry's data plane, by Basic: see [`Service::sign_in`].
+    pub fn data_plane_basic(
+        &self,
+        registry: &Registry,
+        user: &str,
+        password: &str,
+        now: Timestamp,
+    ) -> Result<(Principal, Reach)> {
+        let subject = self.sign_in(registry, user, password, now)?;
+        Ok((subject.principal(&registry.name), Reach::Principal))
+    }
+
+    /// Check a user name and password as `docker login` sends them: the null GUID and a
+    /// refresh token; the registry's name and an admin password; an application id and one
+    /// of its secrets. The same answer to every wrong pair.
+    pub fn sign_in(&self, registry: &Registry, user: &str, password: &str, now: Timestamp) -> Result<Subject> {
+        let wrong = || bad_credentials("the user name or the password is wrong");
+        if user == NULL_USER {
+            return self.refresh_subject(registry, password, now);
+        }
+        if user.eq_ignore_ascii_case(registry.name.as_str()) {
+            return self.admin_subject(registry, password).ok_or_else(wrong);
+        }
+        let principal = match Uuid::try_parse(user) {
+            Ok(app_id) => self.check_secret(app_id, password, now),
+            Err(_) => None,
+        };
+        match principal {
+            Some((object_id, app_id)) => Ok(Subject::Directory { object_id, app_id }),
+            None => {
+                password::verify_nobody(password);
+                Err(wrong())
+            }
+        }
+    }
+
+    /// For whom a refresh token of this registry speaks, if that principal is still welcome.
+    pub(crate) fn refresh_subject(&self, registry: &Registry, token: &str, now: Timestamp) -> Result<Subject> {
+        let token = self
+            .authority
+            .verify_refresh(token, registry.audience(), now)
+            .map_err(|e| bad_credentials(&e.to_string()))?;
+        let subject = Subject::Directory { object_id: token.object_id, app_id: token.app_id };
+        if !self.still_good(registry, &subject, token.issued) {
+            return Err(bad_credentials("the token is no longer valid"));
+        }
+        Ok(subject)
+    }
+
+    /// The admin user, when it may sign in and this is one of its passwords. Both are
+    /// always compared.
+    fn admin_subject(&self, registry: &Registry, given: &str) -> Option<Subject> {
+        let mut found = None;
+        for which in AdminPassword::BOTH {
+            let generation = registry.admin_generations[which.index()];
+            if password::verify_admin(self.authority.master(), registry.id, which, generation, given) {
+                found = Some(Subject::Admin { which, generation });
+            }
+        }
+        found.filter(|_| registry.admin_enabled)
+    }
+
+    /// The enabled service principal whose secret this is: object id and application id.
+    pub(crate) fn check_secret(&self, app_id: Uuid, secret: &str, now: Timestamp) -> Option<(Uuid, Option<Uuid>)> {
+        let snapshot = self.snapshot.load();
+        let state = snapshot.application(app_id)?;
+        // Every secret is compared, so that the time does not tell which one came near.
+        let good = state
+            .secrets
+            .iter()
+            .filter(|s| password::verify(&s.hash, secret))
+            .filter(|s| s.expires.is_none_or(|end| now < end))
+            .count();
+        (good > 0 && state.enabled).then_some((state.object_id, state.app_id))
+    }
+
+    /// Whether the principal may act on tokens issued to it at that time.
+    pub(crate) fn welcome(&self, object_id: Uuid, issued: Timestamp) -> bool {
+        live(&self.snapshot.load(), object_id, issued).is_some()
+    }
+
+    /// Whether what a token says about its holder is still so.
+    fn still_good(&self, registry: &Registry, subject: &Subject, issued: Timestamp) -> bool {
+        match subject {
+            Subject::Directory { object_id, .. } => self.welcome(*object_id, issued),
+            Subject::Admin { which, generation } => {
+                registry.admin_enabled && registry.admin_generations[which.index()] == *generation
+            }
+            Subject::Anonymous => registry.anonymous_pull,
+        }
+    }
+}
+
+/// The principal, if tokens issued to it at that time are good.
+fn live(snapshot: &Snapshot, object_id: Uuid, issued: Timestamp) -> Option<&PrincipalState> {
+    snapshot.principals.get(&object_id).filter(|p| p.enabled && p.valid_from <= issued)
+}
+
+/// Whether `host` is `domain` or a name below it.
+fn below(host: &str, domain: &str) -> bool {
+    let (host, domain) = (host.to_ascii_lowercase(), domain.to_ascii_lowercase());
+    host.strip_suffix(&domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+}
+
+/// 401 for the data plane.
+pub(crate) fn bad_credentials(why: &str) -> Error {
+    let mut error = Error::new(Kind::Unauthenticated, "UNAUTHORIZED", format!("authentication required: {why}"));
+    error.challenge = Some(String::new());
+    error
+}
