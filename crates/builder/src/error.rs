@@ -57,3 +57,122 @@ impl fmt::Display for BuildError {
 }
 
 impl std::error::Error for BuildError {}
+
+/// Lines of a Dockerfile, from 1, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) first: usize,
+    pub(crate) last: usize,
+}
+
+/// Something wrong in a Dockerfile, before it is put in words for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) span: Span,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(span: Span, message: impl Into<String>) -> Fault {
+        Fault { span, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Fault {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// A Dockerfile's name and text, to show where a fault is.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    name: String,
+    lines: Vec<String>,
+}
+
+/// Lines shown before and after the guilty ones.
+const EXCERPT_MARGIN_LINES: usize = 2;
+/// Guilty lines shown at most (a long heredoc is cut).
+const EXCERPT_LINES_MAX: usize = 20;
+
+impl Source {
+    pub(crate) fn new(name: &str, text: &str) -> Source {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Source { name: name.to_owned(), lines: text.lines().map(str::to_owned).collect() }
+    }
+
+    /// `Dockerfile:12: unknown instruction: RNU (did you mean RUN?)`
+    pub(crate) fn sentence(&self, fault: &Fault) -> String {
+        let mut out = format!("{}:{}: {}", self.name, fault.span.first, fault.message);
+        if let Some(hint) = &fault.hint {
+            out.push_str(&format!(" ({hint})"));
+        }
+        out
+    }
+
+    /// The lines around `span`, numbered, the guilty ones marked.
+    pub(crate) fn excerpt(&self, span: Span) -> String {
+        let first = span.first.max(1);
+        let last = span.last.max(first).min(first + EXCERPT_LINES_MAX - 1).min(self.lines.len().max(first));
+        let from = first.saturating_sub(EXCERPT_MARGIN_LINES).max(1);
+        let to = (last + EXCERPT_MARGIN_LINES).min(self.lines.len());
+        let rule = "-".repeat(20);
+        let mut out = format!("{}:{}\n{rule}\n", self.name, first);
+        for number in from..=to {
+            let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+            let text = self.lines.get(number - 1).map_or("", String::as_str);
+            out.push_str(format!("{number:>4} | {mark} {text}").trim_end());
+            out.push('\n');
+        }
+        out.push_str(&rule);
+        out
+    }
+
+    /// The fault as the build's error, with its place.
+    pub(crate) fn error(&self, fault: &Fault) -> BuildError {
+        BuildError::new(ErrorKind::Dockerfile, self.sentence(fault)).with_excerpt(self.excerpt(fault.span))
+    }
+
+    /// An error of another kind that belongs to `span`.
+    pub(crate) fn error_at(&self, kind: ErrorKind, span: Span, message: impl Into<String>) -> BuildError {
+        BuildError::new(kind, message).with_excerpt(self.excerpt(span))
+    }
+}
+
+/// The word among `known` that was probably meant by `word`.
+pub(crate) fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    // A third of the letters may be wrong, one at least: RNU is RUN, FORM is FROM.
+    let bound = (word.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|k| (distance(&word, &k.to_ascii_lowercase()), k))
+        .filter(|(d, k)| *d <= bound && *d < k.len())
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, k)| k)
+}
+
+/// Edits between two words, where swapping neighbours is one edit (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for j in 0..=b.len() {
+        rows[0][j] = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let substituted = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = substituted.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}

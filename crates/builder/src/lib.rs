@@ -30,9 +30,17 @@ pub mod diff;
 pub mod error;
 pub mod event;
 pub mod exec;
+mod expand;
+mod fsys;
+mod graph;
+mod instruct;
+mod parse;
 pub mod ports;
 pub mod render;
 pub mod snapshot;
+mod solve;
+mod tarball;
+mod unpack;
 pub mod user;
 
 pub use cancel::Cancel;

@@ -1,0 +1,307 @@
+//! Which stage stands on what: names, numbers and images resolved, the stages that a target
+//! reaches found, before anything is fetched or run.
+
+use std::collections::{BTreeSet, HashMap};
+
+use portolan_types::{ImageRef, Platform};
+
+use crate::error::{Fault, Span, suggest};
+use crate::expand::Lexer;
+use crate::instruct::{Command, File};
+use crate::parse;
+
+/// More stages than any Dockerfile has; bounds threads and recursion.
+const STAGES_MAX: usize = 256;
+
+/// What a stage is built on or copies from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nothing.
+    Scratch,
+    /// An image, for the stage's platform.
+    Image(ImageRef),
+    /// Another stage of the file.
+    Stage(usize),
+}
+
+/// The stages of a file, resolved.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    /// For each stage, what `FROM` names.
+    pub(crate) bases: Vec<Origin>,
+    /// For each stage, what it is built for.
+    pub(crate) platforms: Vec<Platform>,
+    /// For each stage, what the log calls it; empty when the file has one stage only.
+    pub(crate) labels: Vec<String>,
+    /// The stage to build.
+    pub(crate) target: usize,
+    names: HashMap<String, usize>,
+}
+
+/// Values of variables outside the stages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Globals(Vec<(String, String)>);
+
+impl Globals {
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone())
+    }
+
+    fn set(&mut self, name: &str, value: String) {
+        self.0.push((name.to_owned(), value));
+    }
+
+    /// The automatic variables, then the file's own global `ARG`s under the given build
+    /// arguments.
+    pub(crate) fn new(
+        file: &File,
+        platform: &Platform,
+        target: Option<&str>,
+        build_arg: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Globals, Fault> {
+        let mut globals = Globals::default();
+        for (prefix, platform) in [("BUILD", &Platform::host()), ("TARGET", platform)] {
+            globals.set(&format!("{prefix}PLATFORM"), platform.to_string());
+            globals.set(&format!("{prefix}OS"), platform.os.clone());
+            globals.set(&format!("{prefix}ARCH"), platform.architecture.clone());
+            globals.set(&format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
+        }
+        let last = file.stages.last().and_then(|s| s.name.as_deref()).unwrap_or("default");
+        globals.set("TARGETSTAGE", target.unwrap_or(last).to_owned());
+        // The automatic ones can be set from outside too.
+        for (name, value) in &mut globals.0 {
+            if let Some(given) = build_arg(name) {
+                *value = given;
+            }
+        }
+        let lexer = Lexer::new(file.escape);
+        for instruction in &file.global_args {
+            let Command::Arg(args) = &instruction.command else { continue };
+            for (name, default) in args {
+                let value = match (build_arg(name), default) {
+                    (Some(given), _) => given,
+                    (None, Some(default)) => lexer
+                        .word(default, &|n| globals.get(n))
+                        .map_err(|e| Fault::new(instruction.span, e.to_string()))?,
+                    (None, None) => continue,
+                };
+                globals.set(name, value);
+            }
+        }
+        Ok(globals)
+    }
+}
+
+impl Graph {
+    pub(crate) fn new(
+        file: &File,
+        globals: &Globals,
+        platform: &Platform,
+        target: Option<&str>,
+    ) -> Result<Graph, Fault> {
+        if file.stages.len() > STAGES_MAX {
+            return Err(Fault::new(file.stages[STAGES_MAX].span, format!("more than {STAGES_MAX} stages")));
+        }
+        let mut graph = Graph {
+            bases: Vec::new(),
+            platforms: Vec::new(),
+            labels: Vec::new(),
+            target: file.stages.len().saturating_sub(1),
+            names: HashMap::new(),
+        };
+        let lexer = Lexer::new(file.escape);
+        for (index, stage) in file.stages.iter().enumerate() {
+            let expand = |text: &str, what: &str| {
+                let value = lexer.word(text, &|n| globals.get(n)).map_err(|e| Fault::new(stage.span, e.to_string()))?;
+                if value.trim().is_empty() {
+                    return Err(Fault::new(stage.span, format!("{what} `{text}` is empty once expanded"))
+                        .hint("give the variable a default with ARG before the first FROM, or pass --build-arg"));
+                }
+                Ok(value)
+            };
+            let base = expand(&stage.base, "the image name")?;
+            let stage_platform = match &stage.platform {
+                Some(text) => {
+                    let text = expand(text, "the platform")?;
+                    Some(text.parse::<Platform>().map_err(|e| Fault::new(stage.span, e.to_string()))?)
+                }
+                None => None,
+            };
+            let origin = match graph.names.get(&base) {
+                Some(&earlier) => Origin::Stage(earlier),
+                None if base == "scratch" => Origin::Scratch,
+                None => Origin::Image(graph.image(&base, stage.span)?),
+            };
+            graph.platforms.push(match (&origin, stage_platform) {
+                // A stage on a stage is for what that one is for, whatever it says.
+                (Origin::Stage(earlier), _) => graph.platforms[*earlier].clone(),
+                (_, Some(own)) => own,
+                (_, None) => platform.clone(),
+            });
+            graph.bases.push(origin);
+            graph.labels.push(match &stage.name {
+                _ if file.stages.len() == 1 => String::new(),
+                Some(name) => name.clone(),
+                None => format!("stage-{index}"),
+            });
+            if let Some(name) = &stage.name {
+                graph.names.insert(name.clone(), index);
+            }
+        }
+        if let Some(target) = target.filter(|t| !t.is_empty()) {
+            graph.target = graph.find(target).ok_or_else(|| {
+                let fault = Fault::new(Span { first: 1, last: 1 }, format!("there is no stage {target:?} to build"));
+                match suggest(target, graph.names.keys().map(String::as_str)) {
+                    Some(meant) => fault.hint(format!("did you mean {meant}?")),
+                    None if graph.names.is_empty() => fault.hint("no stage has a name; write FROM … AS <name>"),
+                    None => {
+                        let names: BTreeSet<&str> = graph.names.keys().map(String::as_str).collect();
+                        fault.hint(format!("the file has {}", names.into_iter().collect::<Vec<_>>().join(", ")))
+                    }
+                }
+            })?;
+        }
+        Ok(graph)
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        match self.names.get(&name.to_lowercase()) {
+            Some(index) => Some(*index),
+            None => name.parse().ok().filter(|index| *index < self.bases.len()),
+        }
+    }
+
+    fn image(&self, name: &str, span: Span) -> Result<ImageRef, Fault> {
+        name.parse().map_err(|e| {
+            let fault = Fault::new(span, format!("{name:?} is neither a stage nor an image: {e}"));
+            match suggest(name, self.names.keys().map(String::as_str)) {
+                Some(meant) => fault.hint(format!("did you mean the stage {meant}?")),
+                None => fault,
+            }
+        })
+    }
+
+    /// What `COPY --from=<from>` names.
+    pub(crate) fn source(&self, from: &str, span: Span) -> Result<Origin, Fault> {
+        if from.contains('$') {
+            return Err(Fault::new(span, "--from cannot have variables")
+                .hint("name the image in a stage of its own, FROM ${IMAGE} AS <name>, and copy from that"));
+        }
+        if from.bytes().all(|b| b.is_ascii_digit()) {
+            return match from.parse().ok().filter(|index: &usize| *index < self.bases.len()) {
+                Some(index) => Ok(Origin::Stage(index)),
+                None => Err(Fault::new(span, format!("there is no stage number {from}"))
+                    .hint(format!("the file has {} stages, counted from 0", self.bases.len()))),
+            };
+        }
+        match self.names.get(&from.to_lowercase()) {
+            Some(index) => Ok(Origin::Stage(*index)),
+            None if from == "scratch" => Ok(Origin::Scratch),
+            None => self.image(from, span).map(Origin::Image),
+        }
+    }
+
+    /// The stages that the target needs, as far as the file itself tells, each after those
+    /// it stands on. (A base image's `ONBUILD` triggers can add some later.)
+    pub(crate) fn reachable(&self, file: &File) -> Result<Vec<usize>, Fault> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Mark {
+            New,
+            Open,
+            Done,
+        }
+        let mut marks = vec![Mark::New; self.bases.len()];
+        let mut order = Vec::new();
+        // Depth first with an own stack: (stage, its origins, how many were followed).
+        let mut stack = vec![(self.target, self.origins(self.target, file)?, 0)];
+        marks[self.target] = Mark::Open;
+        while let Some((stage, origins, followed)) = stack.last_mut() {
+            let stage = *stage;
+            let Some((next, span)) = origins.get(*followed).copied() else {
+                marks[stage] = Mark::Done;
+                order.push(stage);
+                stack.pop();
+                continue;
+            };
+            *followed += 1;
+            match marks[next] {
+                Mark::Done => {}
+                Mark::New => {
+                    marks[next] = Mark::Open;
+                    stack.push((next, self.origins(next, file)?, 0));
+                }
+                Mark::Open => return Err(self.cycle(next, span, stack.iter().map(|(stage, ..)| *stage))),
+            }
+        }
+        Ok(order)
+    }
+
+    /// The fault of stages that need each other; `open` are those under way, outermost first.
+    pub(crate) fn cycle(&self, stage: usize, span: Span, open: impl Iterator<Item = usize>) -> Fault {
+        let label = |i: usize| match self.labels[i].as_str() {
+            "" => "the stage".to_owned(),
+            label => label.to_owned(),
+        };
+        let mut ring: Vec<String> = open.skip_while(|s| *s != stage).map(label).collect();
+        ring.push(label(stage));
+        Fault::new(span, format!("stages need each other: {}", ring.join(" needs ")))
+    }
+
+    /// The stages that a stage stands on or copies from, and where it says so.
+    fn origins(&self, stage: usize, file: &File) -> Result<Vec<(usize, Span)>, Fault> {
+        let mut out = Vec::new();
+        let mut copies = |command: &Command, span| -> Result<(), Fault> {
+            if let Command::Copy(copy) = command
+                && let Some(from) = &copy.from
+                && let Origin::Stage(index) = self.source(from, span)?
+            {
+                out.push((index, span));
+            }
+            Ok(())
+        };
+        let own = &file.stages[stage];
+        if let Origin::Stage(base) = self.bases[stage] {
+            for instruction in &file.stages[base].instructions {
+                if let Command::Onbuild(text) = &instruction.command {
+                    let node = parse::parse_trigger(text, file.escape, own.span)?;
+                    copies(&crate::instruct::instruction(&node, file.escape)?.command, own.span)?;
+                }
+            }
+        }
+        for instruction in &own.instructions {
+            copies(&instruction.command, instruction.span)?;
+        }
+        if let Origin::Stage(base) = self.bases[stage] {
+            out.insert(0, (base, own.span));
+        }
+        Ok(out)
+    }
+
+    /// The images that these stages need, each with its platform and a place to blame, each
+    /// once.
+    pub(crate) fn images(&self, stages: &[usize], file: &File) -> Result<Vec<(ImageRef, Platform, Span)>, Fault> {
+        let mut out: Vec<(ImageRef, Platform, Span)> = Vec::new();
+        let mut add = |origin: &Origin, platform: &Platform, span| {
+            if let Origin::Image(image) = origin
+                && !out.iter().any(|(i, p, _)| i == image && p == platform)
+            {
+                out.push((image.clone(), platform.clone(), span));
+            }
+        };
+        for &stage in stages {
+            let platform = &self.platforms[stage];
+            add(&self.bases[stage], platform, file.stages[stage].span);
+            for instruction in &file.stages[stage].instructions {
+                if let Command::Copy(copy) = &instruction.command
+                    && let Some(from) = &copy.from
+                {
+                    add(&self.source(from, instruction.span)?, platform, instruction.span);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,576 @@
+//! What a stage amounts to, without touching a file system: variables expanded, the image
+//! configuration, and the steps that are left to do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portolan_types::oci::{Empty, ImageConfig};
+use portolan_types::{ImageRef, Platform};
+
+use super::history::{self, entry};
+use super::signal;
+use crate::error::{Fault, Span};
+use crate::expand::Lexer;
+use crate::graph::{Globals, Origin};
+use crate::instruct::{Command, CommandLine, Copy, Document, Instruction, Pair, Run};
+use crate::ports::BaseImage;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Build arguments that are there without an `ARG`, for `RUN` only, and never in a cache key
+/// or the history (Dockerfile reference, "Predefined ARGs").
+const PROXY_ARGS: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// Ports of one `EXPOSE` range, at most all there are.
+const PORTS_MAX: u32 = 65_536;
+
+/// Whether a build argument may be given without an `ARG` for it.
+pub(super) fn is_predefined(name: &str) -> bool {
+    PROXY_ARGS.iter().any(|p| p.eq_ignore_ascii_case(name))
+}
+
+/// A stage, evaluated.
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    pub(super) platform: Platform,
+    /// Its configuration; the history is complete but for the times.
+    pub(super) image: ImageConfig,
+    pub(super) steps: Vec<Step>,
+    /// Names that `ARG` instructions mentioned.
+    pub(super) args_seen: Vec<String>,
+    env: Vars,
+    args: Vec<(String, Option<String>)>,
+    cmd_set: bool,
+}
+
+/// Something to do that makes a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) title: String,
+    pub(super) span: Span,
+    pub(super) op: Op,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    /// `WORKDIR`: make the directory.
+    Mkdir {
+        /// Absolute.
+        path: String,
+        /// `USER`, whom what is made will belong to.
+        user: String,
+    },
+    Copy(CopyOp),
+    Run(RunOp),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct CopyOp {
+    /// `None` is the context.
+    pub(super) from: Option<Origin>,
+    pub(super) sources: Vec<String>,
+    /// Name and text.
+    pub(super) documents: Vec<(String, String)>,
+    /// Absolute; a slash at the end says that it is a directory.
+    pub(super) dest: String,
+    pub(super) chown: Option<String>,
+    pub(super) chmod: Option<u32>,
+    pub(super) unpack: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct RunOp {
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    /// Not part of what the step is, for the key: proxies.
+    pub(super) extra_env: Vec<(String, String)>,
+    pub(super) cwd: String,
+    pub(super) user: String,
+    pub(super) network: bool,
+    /// A script to mount: its path inside, and its text.
+    pub(super) script: Option<(String, String)>,
+}
+
+/// What evaluation takes from outside.
+pub(super) struct Inputs<'a> {
+    pub(super) globals: &'a Globals,
+    pub(super) escape: char,
+    pub(super) build_args: &'a [(String, String)],
+    pub(super) secrets: &'a [String],
+    /// What `COPY --from` names.
+    pub(super) source: &'a dyn Fn(&str, Span) -> Result<Origin, Fault>,
+}
+
+impl Inputs<'_> {
+    fn build_arg(&self, name: &str) -> Option<&String> {
+        self.build_args.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    /// The text with the values of secret build arguments blotted out.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for name in self.secrets {
+            if let Some(value) = self.build_arg(name).filter(|v| !v.is_empty()) {
+                out = out.replace(value.as_str(), "***");
+            }
+        }
+        out
+    }
+}
+
+/// Variables in the order first set.
+#[derive(Clone, Debug, Default)]
+struct Vars(Vec<(String, String)>);
+
+impl Vars {
+    fn get(&self, name: &str) -> Option<&String> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        match self.0.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.0.push((name.to_owned(), value.to_owned())),
+        }
+    }
+}
+
+/// What a stage begins with.
+pub(super) enum Begin<'a> {
+    Scratch,
+    Image(&'a ImageRef, &'a Arc<BaseImage>),
+    Stage(&'a Stage),
+}
+
+/// A stage under evaluation.
+pub(super) struct Eval<'a> {
+    inputs: &'a Inputs<'a>,
+    stage: Stage,
+    /// Number and total of the next step in the log.
+    number: usize,
+    total: usize,
+    label: &'a str,
+}
+
+impl<'a> Eval<'a> {
+    /// `label` is what the log calls the stage.
+    pub(super) fn begin(inputs: &'a Inputs<'a>, label: &'a str, platform: &Platform, begin: &Begin<'_>) -> Eval<'a> {
+        let mut stage = match begin {
+            Begin::Stage(base) => Stage { steps: Vec::new(), cmd_set: false, ..(*base).clone() },
+            _ => Stage {
+                platform: platform.clone(),
+                image: match begin {
+                    Begin::Image(_, base) => base.config.clone(),
+                    _ => ImageConfig::default(),
+                },
+                steps: Vec::new(),
+                args_seen: Vec::new(),
+                env: Vars::default(),
+                args: Vec::new(),
+                cmd_set: false,
+            },
+        };
+        let image = &mut stage.image;
+        if image.architecture.is_empty() || image.os.is_empty() {
+            image.os = platform.os.clone();
+            image.architecture = platform.architecture.clone();
+            image.variant = platform.variant.clone();
+        }
+        image.created = None;
+        image.config.on_build = None;
+        let env = image.config.env.get_or_insert_default();
+        if !env.iter().any(|e| e.starts_with("PATH=")) {
+            env.push(format!("PATH={PATH}"));
+        }
+        for pair in env {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            stage.env.set(name, value);
+        }
+        let workdir = &mut image.config.working_dir;
+        *workdir =
+            if workdir.is_empty() && !matches!(begin, Begin::Scratch) { String::new() } else { absolute("/", workdir) };
+        let first = usize::from(matches!(begin, Begin::Image(..)));
+        Eval { inputs, stage, number: first, total: first, label }
+    }
+
+    /// Evaluate all instructions: a base's `ONBUILD` triggers first, then the stage's own.
+    pub(super) fn run(mut self, triggers: &[Instruction], own: &[Instruction]) -> Result<Stage, Fault> {
+        let makes_step =
+            |i: &&Instruction| matches!(i.command, Command::Copy(_) | Command::Run(_) | Command::Workdir(_));
+        self.total += triggers.iter().chain(own).filter(makes_step).count();
+        for instruction in triggers {
+            self.instruction(instruction, true)?;
+        }
+        for instruction in own {
+            self.instruction(instruction, false)?;
+        }
+        Ok(self.stage)
+    }
+
+    fn lexer(&self) -> Lexer {
+        Lexer::new(self.inputs.escape)
+    }
+
+    fn expand(&self, text: &str, span: Span) -> Result<String, Fault> {
+        self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| Fault::new(span, e.to_string()))
+    }
+
+    fn expand_all(&self, texts: &[String], span: Span) -> Result<Vec<String>, Fault> {
+        texts.iter().map(|t| self.expand(t, span)).collect()
+    }
+
+    fn history(&mut self, created_by: &str, layer: bool) {
+        let text = self.inputs.redact(created_by);
+        self.stage.image.history.push(entry(text, layer));
+    }
+
+    fn step(&mut self, instruction: &Instruction, trigger: bool, shown: String, op: Op) {
+        let title = format!("{}{}", self.prefix(trigger), self.inputs.redact(&shown));
+        self.stage.steps.push(Step { title, span: instruction.span, op });
+    }
+
+    /// `[builder 2/4] `, counting up.
+    fn prefix(&mut self, trigger: bool) -> String {
+        self.number += 1;
+        prefix(self.label, self.number, self.total) + if trigger { "ONBUILD " } else { "" }
+    }
+
+    /// The instruction's text for the log, with variables that are set filled in.
+    fn shown(&self, instruction: &Instruction, keep_quotes: bool) -> String {
+        let lexer =
+            Lexer { raw_quotes: keep_quotes, raw_escapes: keep_quotes, keep_unset: keep_quotes, ..self.lexer() };
+        lexer
+            .word(&instruction.text, &|name| self.stage.env.get(name).cloned())
+            .unwrap_or_else(|_| instruction.text.clone())
+    }
+
+    fn instruction(&mut self, instruction: &Instruction, trigger: bool) -> Result<(), Fault> {
+        let span = instruction.span;
+        match &instruction.command {
+            Command::Arg(args) => return self.arg(args, span),
+            Command::Env(pairs) => {
+                let pairs = self.pairs(pairs, span)?;
+                for Pair { key, value } in &pairs {
+                    self.stage.env.set(key, value);
+                    set_env(self.stage.image.config.env.get_or_insert_default(), key, value);
+                }
+                self.history(&format!("ENV{}", joined(&pairs)), false);
+            }
+            Command::Label(pairs) => {
+                let pairs = self.pairs(pairs, span)?;
+                let labels: &mut BTreeMap<_, _> = self.stage.image.config.labels.get_or_insert_default();
+                labels.extend(pairs.iter().map(|p| (p.key.clone(), p.value.clone())));
+                self.history(&format!("LABEL{}", joined(&pairs)), false);
+            }
+            Command::Maintainer(author) => {
+                self.stage.image.author = Some(author.clone());
+                self.history(&format!("MAINTAINER {author}"), false);
+            }
+            Command::Workdir(path) => {
+                let path = absolute(&self.stage.image.config.working_dir, &self.expand(path, span)?);
+                self.stage.image.config.working_dir.clone_from(&path);
+                let layer = path != "/";
+                if layer {
+                    let user = self.stage.image.config.user.clone();
+                    let shown = self.shown(instruction, false);
+                    self.step(instruction, trigger, shown, Op::Mkdir { path: path.clone(), user });
+                }
+                self.history(&format!("WORKDIR {path}"), layer);
+            }
+            Command::User(user) => {
+                let user = self.expand(user, span)?;
+                if user.trim().is_empty() {
+                    return Err(Fault::new(span, "USER is empty once expanded"));
+                }
+                self.history(&format!("USER {user}"), false);
+                self.stage.image.config.user = user;
+            }
+            Command::Expose(ports) => self.expose(ports, span)?,
+            Command::Volume(volumes) => {
+                let volumes = self.expand_all(volumes, span)?;
+                if volumes.iter().any(String::is_empty) {
+                    return Err(Fault::new(span, "a VOLUME is empty once expanded"));
+                }
+                self.history(&format!("VOLUME {}", history::listed(&volumes)), false);
+                self.stage.image.config.volumes.extend(volumes.into_iter().map(|v| (v, Empty {})));
+            }
+            Command::StopSignal(name) => {
+                let name = self.expand(name, span)?;
+                if !signal::is_known(&name) {
+                    return Err(Fault::new(span, format!("unknown signal {name:?}"))
+                        .hint("a name such as SIGTERM, or a number"));
+                }
+                self.history(&format!("STOPSIGNAL {name}"), false);
+                self.stage.image.config.stop_signal = Some(name);
+            }
+            Command::Shell(shell) => {
+                self.stage.image.config.shell = Some(shell.clone());
+                self.history(&format!("SHELL {}", history::listed(shell)), false);
+            }
+            Command::Cmd(line) => {
+                let args = self.with_shell(line);
+                self.history(&format!("CMD {}", history::quoted(&args)), false);
+                self.stage.cmd_set = true;
+                let config = &mut self.stage.image.config;
+                config.cmd = Some(args);
+                // Meaningless here, but BuildKit sets it and tools compare configurations.
+                config.args_escaped = true;
+            }
+            Command::Entrypoint(line) => {
+                let args = self.with_shell(line);
+                self.history(&format!("ENTRYPOINT {}", history::quoted(&args)), false);
+                if !self.stage.cmd_set {
+                    self.stage.image.config.cmd = None;
+                }
+                self.stage.image.config.entrypoint = Some(args);
+            }
+            Command::Healthcheck(check) => {
+                self.history(&history::healthcheck(check), false);
+                self.stage.image.config.healthcheck = Some(check.clone());
+            }
+            Command::Onbuild(text) => {
+                self.stage.image.config.on_build.get_or_insert_default().push(text.clone());
+            }
+            Command::Copy(copy) => self.copy(copy, instruction, trigger)?,
+            Command::Run(run) => self.run_step(run, instruction, trigger),
+        }
+        Ok(())
+    }
+
+    fn pairs(&self, pairs: &[Pair], span: Span) -> Result<Vec<Pair>, Fault> {
+        pairs
+            .iter()
+            .map(|p| {
+                let key = self.expand(&p.key, span)?;
+                if key.is_empty() {
+                    return Err(Fault::new(span, format!("the name {:?} is empty once expanded", p.key)));
+                }
+                Ok(Pair { key, value: self.expand(&p.value, span)? })
+            })
+            .collect()
+    }
+
+    fn arg(&mut self, args: &[(String, Option<String>)], span: Span) -> Result<(), Fault> {
+        let mut shown = Vec::new();
+        for (name, default) in args {
+            let value = match (self.inputs.build_arg(name), default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => Some(self.expand(default, span)?),
+                (None, None) => self.inputs.globals.get(name),
+            };
+            if let Some(value) = &value {
+                self.stage.env.set(name, value);
+            }
+            shown.push(match &value {
+                Some(value) => format!("{name}={value}"),
+                None => name.clone(),
+            });
+            self.stage.args_seen.push(name.clone());
+            self.stage.args.push((name.clone(), value));
+        }
+        self.history(&format!("ARG {}", shown.join(" ")), false);
+        Ok(())
+    }
+
+    fn expose(&mut self, ports: &[String], span: Span) -> Result<(), Fault> {
+        let mut out = Vec::new();
+        for port in ports {
+            let words = self
+                .lexer()
+                .words(port, &|name| self.stage.env.get(name).cloned())
+                .map_err(|e| Fault::new(span, e.to_string()))?;
+            for word in words {
+                out.extend(exposed(&word).ok_or_else(|| {
+                    Fault::new(span, format!("{word:?} is not a port"))
+                        .hint("a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it")
+                })?);
+                if out.len() > PORTS_MAX as usize {
+                    return Err(Fault::new(span, format!("more than {PORTS_MAX} ports")));
+                }
+            }
+        }
+        self.history(&format!("EXPOSE {}", history::listed(&out)), false);
+        self.stage.image.config.exposed_ports.extend(out.into_iter().map(|p| (p, Empty {})));
+        Ok(())
+    }
+
+    fn with_shell(&self, line: &CommandLine) -> Vec<String> {
+        if !line.shell {
+            return line.args.clone();
+        }
+        let mut args = match &self.stage.image.config.shell {
+            Some(shell) if !shell.is_empty() => shell.clone(),
+            _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+        };
+        args.push(line.args.join(" "));
+        args
+    }
+
+    fn copy(&mut self, copy: &Copy, instruction: &Instruction, trigger: bool) -> Result<(), Fault> {
+        let span = instruction.span;
+        let option = |text: &Option<String>| text.as_ref().map(|t| self.expand(t, span)).transpose();
+        let chown = option(&copy.chown)?.filter(|c| !c.is_empty());
+        let chmod_text = option(&copy.chmod)?.filter(|c| !c.is_empty());
+        let chmod = match &chmod_text {
+            None => None,
+            Some(text) => Some(u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
+                Fault::new(span, format!("--chmod={text} is not a mode")).hint("write an octal number such as 755")
+            })?),
+        };
+        let sources = self.expand_all(&copy.sources, span)?;
+        let documents: Vec<(String, String)> = copy
+            .documents
+            .iter()
+            .map(|d| Ok((d.name.clone(), self.document(d, span)?)))
+            .collect::<Result<_, Fault>>()?;
+        let written = self.expand(&copy.dest, span)?;
+        let mut dest = absolute(&self.stage.image.config.working_dir, &written);
+        let is_dir = written.is_empty() || written.ends_with('/') || written == "." || written.ends_with("/.");
+        if is_dir && !dest.ends_with('/') {
+            dest.push('/');
+        }
+        if sources.len() + documents.len() > 1 && !dest.ends_with('/') {
+            return Err(Fault::new(span, format!("several sources need a directory as destination, not {written:?}"))
+                .hint(format!("write {written}/")));
+        }
+        let from = copy.from.as_ref().map(|from| (self.inputs.source)(from, span)).transpose()?;
+
+        let mut created_by = if copy.add { "ADD" } else { "COPY" }.to_owned();
+        if let Some(chown) = &chown {
+            created_by.push_str(&format!(" --chown={chown}"));
+        }
+        if let Some(chmod) = &chmod_text {
+            created_by.push_str(&format!(" --chmod={chmod}"));
+        }
+        sources.iter().for_each(|s| created_by.push_str(&format!(" {s}")));
+        documents.iter().for_each(|(name, _)| created_by.push_str(&format!(" <<{name}")));
+        created_by.push_str(&format!(" {written} # buildkit"));
+        let shown = self.shown(instruction, false);
+        let op = CopyOp { from, sources, documents, dest, chown, chmod, unpack: copy.unpack };
+        self.step(instruction, trigger, shown, Op::Copy(op));
+        self.history(&created_by, true);
+        Ok(())
+    }
+
+    fn document(&self, document: &Document, span: Span) -> Result<String, Fault> {
+        if !document.expand {
+            return Ok(document.text.clone());
+        }
+        Lexer { plain_quotes: true, ..Lexer::new('\\') }
+            .word(&document.text, &|name| self.stage.env.get(name).cloned())
+            .map_err(|e| Fault::new(span, e.to_string()))
+    }
+
+    fn run_step(&mut self, run: &Run, instruction: &Instruction, trigger: bool) {
+        let mut shown = self.shown(instruction, true);
+        let mut script = None;
+        let argv = match run.documents.as_slice() {
+            [] => self.with_shell(&run.line),
+            [document, ..] => {
+                let text = run.line.args.join(" ");
+                if crate::parse::heredoc_word(&text).is_some() {
+                    // Nothing but the document: it is the command, or the program.
+                    shown.push_str(&format!(" ({})", history::summary(&document.text)));
+                    if document.text.starts_with("#!") {
+                        let path = format!("/dev/pipes/{}", document.name.replace('/', "_"));
+                        script = Some((path.clone(), document.text.clone()));
+                        vec![path]
+                    } else {
+                        self.with_shell(&CommandLine { args: vec![document.text.clone()], shell: true })
+                    }
+                } else {
+                    // Documents that the shell reads: it gets all as it stood.
+                    let documents: String = run.documents.iter().map(|d| format!("\n{}{}", d.raw, d.name)).collect();
+                    self.with_shell(&CommandLine { args: vec![text + &documents], shell: true })
+                }
+            }
+        };
+        // A script's argument list is the shell's in the history, so that it can be read.
+        let mut words: Vec<String> = Vec::new();
+        for (name, value) in &self.stage.args {
+            let value = self.stage.env.get(name).or(value.as_ref()).cloned().unwrap_or_default();
+            let word = format!("{name}={value}");
+            match words.iter_mut().find(|w| w.split_once('=').is_some_and(|(n, _)| n == name)) {
+                Some(old) => *old = word,
+                None => words.push(word),
+            }
+        }
+        if !words.is_empty() {
+            words.insert(0, format!("|{}", words.len()));
+        }
+        words.extend(argv.iter().cloned());
+        let created_by = format!("RUN {} # buildkit", words.join(" "));
+        let given = |(name, value): &(String, String)| {
+            (is_predefined(name) && self.stage.env.get(name).is_none()).then(|| (name.clone(), value.clone()))
+        };
+        let config = &self.stage.image.config;
+        let op = RunOp {
+            argv,
+            env: self.stage.env.0.clone(),
+            extra_env: self.inputs.build_args.iter().filter_map(given).collect(),
+            cwd: absolute("/", &config.working_dir),
+            user: config.user.clone(),
+            network: run.network,
+            script,
+        };
+        self.step(instruction, trigger, shown, Op::Run(op));
+        self.history(&created_by, true);
+    }
+}
+
+/// `[builder 2/4] `, the number as wide as the total.
+pub(super) fn prefix(label: &str, number: usize, total: usize) -> String {
+    let width = total.to_string().len();
+    let space = if label.is_empty() { "" } else { " " };
+    format!("[{label}{space}{number:>width$}/{total}] ")
+}
+
+/// How many steps the log counts for a stage, and whether the base image is one.
+fn joined(pairs: &[Pair]) -> String {
+    pairs.iter().map(|p| format!(" {}={}", p.key, p.value)).collect()
+}
+
+fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
+    let pair = format!("{name}={value}");
+    match env.iter_mut().find(|e| e.split_once('=').map_or(e.as_str(), |(n, _)| n) == name) {
+        Some(old) => *old = pair,
+        None => env.push(pair),
+    }
+}
+
+/// `path` seen from `base`, without `.`, `..` and double slashes.
+pub(super) fn absolute(base: &str, path: &str) -> String {
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
+    let mut out: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    format!("/{}", out.join("/"))
+}
+
+/// The ports that one word of `EXPOSE` names: `80`, `80/udp`, `8000-8010`, and, as docker
+/// still takes it, `[address:]host:container`.
+fn exposed(word: &str) -> Option<Vec<String>> {
+    let container = word.rsplit(':').next()?;
+    let (ports, protocol) = match container.split_once('/') {
+        Some((ports, protocol)) => (ports, protocol.to_ascii_lowercase()),
+        None => (container, String::new()),
+    };
+    let protocol = match protocol.as_str() {
+        "" => "tcp",
+        "tcp" | "udp" | "sctp" => protocol.as_str(),
+        _ => return None,
+    };
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+    let (first, last) = match ports.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(ports)?, number(ports)?),
+    };
+    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
