@@ -9,6 +9,7 @@
 mod access;
 pub mod blobs;
 pub mod cache;
+pub mod cache_rules;
 pub mod catalog;
 mod content;
 mod ctx;
@@ -35,3 +36,4 @@ pub use registries::{Registry, Sku};
 pub use repos::{DeletedRepo, ListQuery, Page, RepoDetail};
 pub use service::{Service, ServiceConfig};
 pub use portolan_store::meta::repo::{Attributes, AttributesPatch, Order};
+pub use portolan_store::meta::tag::TagInfo;

@@ -156,6 +156,13 @@ pub fn hold(tx: &mut dyn Tx, holder: &str, digest: &Digest, until: Timestamp) ->
     Ok(())
 }
 
+/// What `holder` holds at `now`.
+pub fn held(tx: &mut dyn Tx, holder: &str, now: Timestamp) -> Result<Vec<Digest>> {
+    all(tx, "SELECT digest FROM lease WHERE holder = ?1 AND until > ?2", &[holder.into(), now.into()], |row| {
+        row.digest(0)
+    })
+}
+
 /// Let go of everything `holder` holds; each blob is reviewed from `due` on.
 pub fn release(tx: &mut dyn Tx, holder: &str, due: Timestamp) -> Result<()> {
     tx.execute(
