@@ -7,11 +7,17 @@
 //!
 //! *Architecture invariant:* nothing under here names a table (`store::meta`).
 
+pub mod acr;
+pub mod arm;
+pub mod caller;
 pub mod edge;
 pub mod error;
 pub mod host;
+pub mod identity;
+pub mod oauth2;
 pub mod ops;
 pub mod respond;
+pub mod v2;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -137,6 +143,11 @@ impl Door {
 /// Send a request through its door.
 pub async fn dispatch(app: Arc<App>, req: Request) -> Response {
     match Door::of(req.uri().path()) {
+        Door::V2 => v2::handle(&app, req).await,
+        Door::Acr => acr::handle(&app, req).await,
+        Door::Oauth2 => oauth2::handle(&app, req).await,
+        Door::Identity => identity::handle(&app, req).await,
+        Door::Arm => arm::handle(&app, req).await,
         Door::Ops => ops::handle(&app, req).await,
         _ => error::unknown_path(),
     }

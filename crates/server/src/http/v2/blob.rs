@@ -1,0 +1,79 @@
+//! Blobs over HTTP: HEAD, GET with one range, DELETE.
+
+use axum::body::Body;
+use http::{HeaderValue, StatusCode, header};
+use portolan_service::{Error, Kind};
+use portolan_types::{Digest, RepoName};
+
+use super::range::{self, Wanted};
+use super::{CONTENT_DIGEST, Call, header_text, none_match, set};
+use crate::http::{Response, respond};
+
+/// Content under a digest never changes; caches between us and the client may not share it.
+const CACHE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+fn described(response: &mut Response, digest: &str, etag: &str) -> Result<(), Error> {
+    set(response, CONTENT_DIGEST, digest)?;
+    set(response, header::ETAG, etag)?;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, CACHE);
+    Ok(())
+}
+
+pub(super) async fn head(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
+    let size = call.service.blob_exists(&call.ctx, &call.registry, name, &digest).await?;
+    let text = digest.to_string();
+    let mut response = respond::empty(StatusCode::OK);
+    described(&mut response, &text, &format!("\"{text}\""))?;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, OCTETS);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    Ok(response)
+}
+
+pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
+    let size = call.service.blob_size(&call.ctx, &call.registry, name, &digest).await?;
+    let text = digest.to_string();
+    let etag = format!("\"{text}\"");
+    if none_match(call.parts, etag.as_bytes()) {
+        let mut response = respond::empty(StatusCode::NOT_MODIFIED);
+        described(&mut response, &text, &etag)?;
+        return Ok(response);
+    }
+    // `If-Range` with another tag: the client has a part of something else.
+    let resumes = header_text(call.parts, header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let header = header_text(call.parts, header::RANGE).filter(|_| resumes);
+    let (status, part) = match range::wanted(header, size) {
+        Wanted::All => (StatusCode::OK, 0..size),
+        Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+        Wanted::Outside => {
+            let message = format!("the range is outside of the blob's {size} bytes");
+            let e = Error::new(Kind::RangeNotSatisfiable, "RANGE_INVALID", message);
+            let mut response = crate::http::error::oci(&e, &crate::http::error::OciRim::of(call.parts));
+            set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"))?;
+            return Ok(response);
+        }
+    };
+    let length = part.end - part.start;
+    let body = match length {
+        0 => Body::empty(),
+        _ => Body::from_stream(call.service.read_blob(&digest, part.clone()).await?),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    described(&mut response, &text, &etag)?;
+    if status == StatusCode::PARTIAL_CONTENT {
+        set(&mut response, header::CONTENT_RANGE, &format!("bytes {}-{}/{size}", part.start, part.end - 1))?;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, OCTETS);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(response)
+}
+
+pub(super) async fn delete(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
+    call.service.delete_blob(&call.ctx, &call.registry, name, digest).await?;
+    Ok(respond::empty(StatusCode::ACCEPTED))
+}

@@ -1,0 +1,127 @@
+//! The registry API of docker, podman, containerd and the OCI: `/v2/`.
+//!
+//! Each handler takes the request apart, calls one function of `Service` and puts the
+//! answer together. Conditions, ranges and header names are known here; rules are not.
+//! Locations are relative (`/v2/…`): they hold under whatever name and proxy the client
+//! came by.
+
+mod blob;
+pub(crate) mod list;
+mod manifest;
+pub(crate) mod path;
+mod range;
+mod upload;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use portolan_auth::access::Principal;
+use portolan_service::{Ctx, Error, Kind, Registry, Service};
+use serde_json::json;
+
+use super::error::{self, OciRim};
+use super::{Request, Response, caller, host, respond};
+use crate::app::App;
+use path::Route;
+
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// What every handler works with.
+struct Call<'a> {
+    service: &'a Service,
+    registry: Arc<Registry>,
+    ctx: Ctx,
+    parts: &'a Parts,
+}
+
+/// Answer a request to `/v2/…`.
+pub async fn handle(app: &Arc<App>, req: Request) -> Response {
+    let (parts, body) = req.into_parts();
+    match serve(app, &parts, body).await {
+        Ok(response) => response,
+        Err(e) => error::oci(&e, &OciRim::of(&parts)),
+    }
+}
+
+async fn serve(app: &Arc<App>, parts: &Parts, body: axum::body::Body) -> Result<Response, Error> {
+    let path = path::decode(parts.uri.path())?;
+    let route = path::parse(&path)?;
+    let registry = registry(app, parts)?;
+    let ctx = caller::data_plane(app, &registry, parts)?;
+    let call = Call { service: &app.service, registry, ctx, parts };
+    match (&parts.method, route) {
+        (&Method::GET | &Method::HEAD, Route::Base) => base(&call),
+        (&Method::GET, Route::Catalog) => list::catalog(&call).await,
+        (&Method::GET, Route::Tags(name)) => list::tags(&call, &name).await,
+        (&Method::GET, Route::Referrers(name, digest)) => list::referrers(&call, &name, digest).await,
+        (&Method::GET | &Method::HEAD, Route::Manifest(name, reference)) => {
+            manifest::get(&call, &name, reference).await
+        }
+        (&Method::PUT, Route::Manifest(name, reference)) => manifest::put(&call, &name, reference, body).await,
+        (&Method::DELETE, Route::Manifest(name, reference)) => manifest::delete(&call, &name, reference).await,
+        (&Method::HEAD, Route::Blob(name, digest)) => blob::head(&call, &name, digest).await,
+        (&Method::GET, Route::Blob(name, digest)) => blob::get(&call, &name, digest).await,
+        (&Method::DELETE, Route::Blob(name, digest)) => blob::delete(&call, &name, digest).await,
+        (&Method::POST, Route::Uploads(name)) => upload::start(&call, &name, body).await,
+        (&Method::GET | &Method::HEAD, Route::Upload(name, id)) => upload::status(&call, &name, id).await,
+        (&Method::PATCH, Route::Upload(name, id)) => upload::append(&call, &name, id, body).await,
+        (&Method::PUT, Route::Upload(name, id)) => upload::finish(&call, &name, id, body).await,
+        (&Method::DELETE, Route::Upload(name, id)) => upload::cancel(&call, &name, id).await,
+        (method, _) => {
+            Err(Error::new(Kind::Unsupported, "UNSUPPORTED", format!("{method} is not supported at this path")))
+        }
+    }
+}
+
+/// The registry that the request's host names.
+pub(crate) fn registry(app: &App, parts: &Parts) -> Result<Arc<Registry>, Error> {
+    let named = host::of(parts).unwrap_or("");
+    app.service.registry_by_host(named).ok_or_else(|| {
+        let message = format!("no registry answers at \"{}\"", named.escape_debug());
+        Error::new(Kind::NotFound, "NAME_UNKNOWN", message)
+            .with_hint("list the registries and their login servers with `acr list`")
+    })
+}
+
+/// `/v2/`: whether the client speaks to a registry and is signed in to it.
+fn base(call: &Call<'_>) -> Result<Response, Error> {
+    if call.ctx.principal == Principal::Anonymous {
+        let mut e = Error::new(Kind::Unauthenticated, "UNAUTHORIZED", "authentication required");
+        e.challenge = Some(String::new());
+        return Err(e);
+    }
+    Ok(respond::json(StatusCode::OK, &json!({})))
+}
+
+/// An empty answer with a location.
+fn located(status: StatusCode, location: &str) -> Result<Response, Error> {
+    let mut response = respond::empty(status);
+    set(&mut response, header::LOCATION, location)?;
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    Ok(response)
+}
+
+/// Set a header to text that was checked before it came here.
+fn set(response: &mut Response, name: HeaderName, value: &str) -> Result<(), Error> {
+    let value = HeaderValue::from_str(value)
+        .map_err(|e| Error::new(Kind::Internal, "UNKNOWN", "a header cannot be written").with_source(e))?;
+    response.headers_mut().insert(name, value);
+    Ok(())
+}
+
+/// A request header as text.
+fn header_text(parts: &Parts, name: HeaderName) -> Option<&str> {
+    parts.headers.get(name)?.to_str().ok()
+}
+
+/// Whether `If-None-Match` names this entity tag (given with its quotes). Content never
+/// changes under its digest, so weak and strong are the same.
+fn none_match(parts: &Parts, etag: &[u8]) -> bool {
+    parts.headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        value.as_bytes().split(|c| *c == b',').map(<[u8]>::trim_ascii).any(|candidate| {
+            let candidate = candidate.strip_prefix(b"W/").unwrap_or(candidate);
+            candidate == b"*" || candidate == etag || etag.get(1..etag.len() - 1) == Some(candidate)
+        })
+    })
+}
