@@ -204,6 +204,25 @@ impl Service {
         self.snapshot.load().registries.iter().find(|r| r.id == id).cloned()
     }
 
+    /// What registries' login servers end in, without the dot: what clients append to a
+    /// registry's name when they know no more.
+    pub fn login_server_suffix(&self) -> String {
+        login_server("", false, &self.config).trim_start_matches('.').to_owned()
+    }
+
+    /// The registry of a group, for handlers of what is inside it, who ask what the caller
+    /// may do there. Not found is told only to callers who may read the group.
+    pub fn find_registry(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Arc<Registry>> {
+        match self.snapshot.load().registry(&name.key()) {
+            Some(registry) if registry.group.key() == group.key() => Ok(registry.clone()),
+            _ => {
+                let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
+                self.check_control(ctx, &id, Action::ControlRead)?;
+                Err(not_found(group, name))
+            }
+        }
+    }
+
     /// Show a registry of a group.
     pub fn show_registry(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Arc<Registry>> {
         self.registry_in(ctx, group, name, Action::ControlRead)

@@ -1,0 +1,191 @@
+//! Azure Resource Manager: resource groups, registries and what is in them.
+//!
+//! Any `api-version` is taken: clients of one release use several. Paths are compared
+//! without regard to case. Every operation is finished when it is answered, so that
+//! clients have nothing to poll.
+
+pub mod group;
+pub mod path;
+pub mod registry;
+pub mod subscription;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::WWW_AUTHENTICATE;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use portolan_auth::access::Principal;
+use portolan_service::{Ctx, Error, Kind};
+use portolan_types::{GroupName, RegistryName, limits};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub use path::ArmTarget;
+use path::{ArmPath, Place};
+
+use super::caller::{base_url, control_plane};
+use super::{Request, Response, error, respond};
+use crate::App;
+
+/// Answer a request to the control plane.
+pub async fn handle(app: &Arc<App>, req: Request) -> Response {
+    let (parts, body) = req.into_parts();
+    let base = base_url(app, &parts);
+    match route(app, &base, parts, body).await {
+        Ok(res) => res,
+        Err(e) => {
+            let mut res = error::arm(&e);
+            if e.kind == Kind::Unauthenticated {
+                challenge(app, &base, &e, &mut res);
+            }
+            res
+        }
+    }
+}
+
+async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<Response, Error> {
+    let ctx = control_plane(app, &parts)?;
+    if ctx.principal == Principal::Anonymous {
+        return Err(Error::new(
+            Kind::Unauthenticated,
+            "AuthenticationFailed",
+            "Authentication failed. The 'Authorization' header is missing.",
+        ));
+    }
+    let method = parts.method.clone();
+    let place = match ArmPath::parse(parts.uri.path()) {
+        ArmPath::Tenants => return subscription::tenants(app, &method),
+        ArmPath::Subscriptions => return subscription::list(app, &method),
+        ArmPath::Provider(rest) => return subscription::tenant_provider(app, &method, &rest),
+        ArmPath::In { subscription, place } => {
+            subscription::known(app, &subscription)?;
+            place
+        }
+        ArmPath::Unknown => return Err(no_such_path()),
+    };
+    match place {
+        Place::Subscription => subscription::show(app, &method),
+        Place::Resources => registry::resources(app, &ctx, &parts, None),
+        Place::Groups => group::list(app, &ctx, &method).await,
+        Place::Group(name) => group::one(app, &ctx, &parts, body, &name).await,
+        Place::GroupResources(name) => registry::resources(app, &ctx, &parts, Some(&group_name(&name)?)),
+        Place::Providers => subscription::providers(app, &method),
+        Place::Provider { namespace, rest } => provider(app, &ctx, &parts, body, &namespace, &rest).await,
+        Place::Registries(group) => registry::list(app, &ctx, &method, Some(&group_name(&group)?)),
+        Place::Registry { group, registry, rest } => {
+            in_registry(app, base, ctx, parts, body, (&group, &registry), &rest).await
+        }
+        Place::Other => Err(no_such_type()),
+    }
+}
+
+/// `/subscriptions/{s}/providers/{namespace}/…`
+async fn provider(
+    app: &Arc<App>,
+    ctx: &Ctx,
+    parts: &Parts,
+    body: Body,
+    namespace: &str,
+    rest: &[String],
+) -> Result<Response, Error> {
+    let words: Vec<String> = rest.iter().map(|r| r.to_ascii_lowercase()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let ours = namespace.eq_ignore_ascii_case(path::PROVIDER);
+    match (words.as_slice(), &parts.method) {
+        (["registries"], method) if ours => registry::list(app, ctx, method, None),
+        (["checknameavailability"], &Method::POST) if ours => registry::check_name(app, ctx, body).await,
+        ([], &Method::GET) | (["register"], &Method::POST) => subscription::provider(app, namespace),
+        _ => Err(no_such_type()),
+    }
+}
+
+/// A registry and what is inside it.
+async fn in_registry(
+    app: &Arc<App>,
+    base: &str,
+    ctx: Ctx,
+    parts: Parts,
+    body: Body,
+    (group, name): (&str, &str),
+    rest: &[String],
+) -> Result<Response, Error> {
+    let group = group_name(group)?;
+    let name: RegistryName = name.parse().map_err(|_| {
+        Error::new(
+            Kind::Invalid,
+            "InvalidResourceName",
+            "Registry names may contain only letters and digits and must be 5 to 50 characters long.",
+        )
+    })?;
+    let inside = rest.first().map(|r| r.to_ascii_lowercase()).unwrap_or_default();
+    match (inside.as_str(), rest.len()) {
+        ("", _) => registry::one(app, &ctx, &parts, body, &group, &name).await,
+        ("listcredentials", 1) => registry::list_credentials(app, &ctx, &parts.method, &group, &name),
+        ("regeneratecredential", 1) => registry::regenerate(app, &ctx, &parts.method, body, &group, &name).await,
+        ("listusages", 1) => registry::usages(app, &ctx, &group, &name).await,
+        _ => {
+            let _target =
+                ArmTarget { registry: app.service.find_registry(&ctx, &group, &name)?, base: base.to_owned() };
+            Err(no_such_type())
+        }
+    }
+}
+
+/// A group's name out of a path.
+fn group_name(text: &str) -> Result<GroupName, Error> {
+    text.parse().map_err(|why: portolan_types::InvalidName| {
+        Error::new(Kind::Invalid, "InvalidResourceGroup", format!("The resource group name is not valid: {}.", why.why))
+    })
+}
+
+/// Read a JSON body. An absent one is an empty object: several clients leave it out.
+async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
+    let bytes = respond::read_body(body, limits::CONTROL_BODY_BYTES_MAX).await?;
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+    serde_json::from_slice(bytes).map_err(|why| {
+        Error::new(
+            Kind::Invalid,
+            "InvalidRequestContent",
+            format!("The request content was invalid and could not be deserialized: '{why}'."),
+        )
+    })
+}
+
+/// `{"value": […]}`
+fn list_of(items: Vec<Value>) -> Response {
+    respond::json(StatusCode::OK, &json!({"value": items}))
+}
+
+/// 405 for a method that a resource does not have.
+fn no_such_method(method: &Method) -> Error {
+    Error::new(
+        Kind::Unsupported,
+        "MethodNotAllowed",
+        format!("The HTTP method '{method}' is not supported by this resource."),
+    )
+}
+
+fn no_such_type() -> Error {
+    Error::new(
+        Kind::NotFound,
+        "InvalidResourceType",
+        "The resource type could not be found in the namespace for this api version.",
+    )
+}
+
+fn no_such_path() -> Error {
+    Error::new(Kind::NotFound, "NotFound", "The requested path is not an Azure Resource Manager path.")
+}
+
+/// Where to get a token, as ARM tells on a 401.
+fn challenge(app: &App, base: &str, e: &Error, res: &mut Response) {
+    let text = format!(
+        "Bearer authorization_uri=\"{base}/{}\", error=\"invalid_token\", error_description=\"{}\"",
+        app.service.tenant_id(),
+        e.message.replace(['"', '\\'], "'")
+    );
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        res.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+}
