@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use portolan_service::Service;
+use portolan_tasks::Tasks;
 
 use crate::drain::Drain;
 use crate::http::ops::Metrics;
@@ -12,6 +13,8 @@ use crate::settings::Settings;
 pub struct App {
     /// The rules.
     pub service: Arc<Service>,
+    /// Runs: their queue, their logs.
+    pub tasks: Arc<Tasks>,
     /// How this server is set up.
     pub settings: Arc<Settings>,
     /// Base URL of the server as clients reach it, without a slash at the end:

@@ -5,6 +5,7 @@
 //! one database do not work in step, and stops when the server drains.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use portolan_types::Timestamp;
@@ -28,6 +29,22 @@ pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
             }
         });
     }
+    let gc_period = app.settings.gc_interval_secs.secs();
+    every(&mut timers, app, "collect garbage", gc_period, |app| async move {
+        let collected = app.service.collect_garbage(Timestamp::now()).await?;
+        app.metrics.gc_blobs_total.fetch_add(collected.blobs, Ordering::Relaxed);
+        app.metrics.gc_uploads_total.fetch_add(collected.uploads, Ordering::Relaxed);
+        if collected != Default::default() {
+            tracing::info!(
+                links = collected.links,
+                blobs = collected.blobs,
+                uploads = collected.uploads,
+                failed = collected.failed,
+                "collected garbage"
+            );
+        }
+        Ok(())
+    });
     timers
 }
 

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use portolan_auth::MasterKey;
+use portolan_service::{Service, identity};
 use portolan_types::digest::hex;
-use portolan_types::Timestamp;
+use portolan_types::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -87,14 +88,13 @@ impl Bootstrap {
 
     /// New credentials.
     fn new(server: &str, ca_file: Option<PathBuf>) -> anyhow::Result<Bootstrap> {
-        let mut secret = [0u8; 32];
-        getrandom::fill(&mut secret).map_err(|why| anyhow::anyhow!("no randomness from the operating system: {why}"))?;
+        let owner = identity::Bootstrap::generate().context("make the owner's credentials")?;
         Ok(Bootstrap {
             server: server.to_owned(),
-            tenant_id: Uuid::new_v4(),
-            subscription_id: Uuid::new_v4(),
-            client_id: Uuid::new_v4(),
-            client_secret: base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret),
+            tenant_id: owner.tenant_id,
+            subscription_id: owner.subscription_id,
+            client_id: owner.client_id,
+            client_secret: owner.client_secret.into_exposed(),
             ca_file,
         })
     }
@@ -112,14 +112,14 @@ impl Bootstrap {
 /// A file that the operator has removed after the first start is not made again: its
 /// secret is kept nowhere else.
 pub(crate) async fn ensure(
-    service: &portolan_service::Service,
+    service: &Service,
     path: &Path,
     server: &str,
     ca_file: Option<PathBuf>,
-    _now: Timestamp,
+    now: Timestamp,
 ) -> anyhow::Result<()> {
     let on_disk = Bootstrap::read(path)?;
-    let adopted = !service.tenant_id().is_nil();
+    let adopted = !service.needs_bootstrap();
     let wanted = match on_disk.clone() {
         Some(file) => Bootstrap { server: server.to_owned(), ca_file, ..file },
         None if adopted => return Ok(()),
@@ -127,6 +127,15 @@ pub(crate) async fn ensure(
     };
     if on_disk.as_ref() != Some(&wanted) {
         wanted.write(path)?;
+    }
+    if !adopted {
+        let owner = identity::Bootstrap {
+            tenant_id: wanted.tenant_id,
+            subscription_id: wanted.subscription_id,
+            client_id: wanted.client_id,
+            client_secret: Secret::new(wanted.client_secret),
+        };
+        service.adopt_bootstrap(&owner, now).await.context("take up the owner's credentials")?;
     }
     Ok(())
 }

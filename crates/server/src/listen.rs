@@ -30,6 +30,8 @@ use crate::http::{Conn, edge};
 
 /// Connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 1_024;
+/// The largest single read from an HTTP/1.1 connection: large, for uploads.
+const READ_BYTES_MAX: usize = 256 * 1024;
 /// HTTP/2 requests at once on one connection.
 const H2_STREAMS_MAX: u32 = 256;
 /// How much of an upload may be under way on one HTTP/2 stream before we have read it.
@@ -121,8 +123,7 @@ fn http_builder(app: &App) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout_secs.secs())
-        // hyper refuses less than 8 KiB.
-        .max_buf_size(header_bytes_max.max(8 * 1024))
+        .max_buf_size(header_bytes_max.max(READ_BYTES_MAX))
         .max_headers(128);
     http.http2()
         .timer(TokioTimer::new())

@@ -15,6 +15,7 @@ use portolan_auth::Authority;
 use portolan_service::{Service, ServiceConfig};
 use portolan_store::blob::{Blobs, FsBlobs};
 use portolan_store::meta::Meta;
+use portolan_tasks::{Tasks, TasksConfig};
 use portolan_types::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -96,6 +97,7 @@ impl Server {
             ..ServiceConfig::default()
         };
         let authority = Arc::new(Authority::new(master));
+        let tasks = Tasks::open(meta.clone(), blobs.clone(), TasksConfig::default()).await.context("open the queue of runs")?;
         let service = Arc::new(Service::open(meta, blobs, authority, config).await.context("open the registry's rules")?);
 
         let url = format!("https://{public}");
@@ -104,6 +106,7 @@ impl Server {
 
         let app = Arc::new(App {
             service,
+            tasks,
             settings: Arc::new(settings),
             url,
             drain: Drain::new(),
@@ -143,6 +146,11 @@ impl RunningServer {
     /// Finish what is in flight, within the setting `drain_timeout_secs`, and close the store.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.app.drain.advance(Phase::Draining);
+        // Requests that follow a run's log end with the run, so runs and requests end together.
+        let runs = tokio::spawn({
+            let app = self.app.clone();
+            async move { app.tasks.drain(app.settings.drain_timeout_secs.secs()).await }
+        });
         let mut dropped = 0;
         for listener in self.listeners.drain(..) {
             dropped += listener.await.context("end a listener")?;
@@ -150,6 +158,7 @@ impl RunningServer {
         if dropped > 0 {
             tracing::warn!(connections = dropped, "the time to finish is over; requests in flight are dropped");
         }
+        runs.await.context("end the runs")?;
         self.timers.shutdown().await;
         self.app.service.meta.close().await;
         tracing::info!("closed");

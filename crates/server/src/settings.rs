@@ -559,10 +559,8 @@ settings! {
     "Storage" {
         /// How often unreferenced content is looked for, in seconds.
         gc_interval_secs: Positive = "60";
-        /// Uploads open at the same time.
+        /// Uploads open at the same time in one registry.
         uploads_max: Positive = "10000";
-        /// How long an upload that receives nothing is kept, in seconds.
-        upload_idle_secs_max: Positive = "604800";
     }
     "Builds" {
         /// Builds that run at the same time.

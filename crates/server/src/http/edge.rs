@@ -33,8 +33,43 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 /// Take one request through its door.
 pub async fn serve(app: Arc<App>, conn: Conn, req: http::Request<Incoming>) -> http::Response<Tracked> {
     let idle = app.settings.body_idle_timeout_secs.secs();
+    if header_bytes(&req) > app.settings.header_bytes_max.0 {
+        // hyper's own limit is on its buffer, which must be larger than this for speed.
+        let (parts, _) = req.into_parts();
+        return refused(app, conn, parts);
+    }
     let req = req.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Stalling::new(body, idle)) });
     through(app, conn, req).await
+}
+
+/// The size of a request's line and headers, as HTTP/1.1 would write them.
+fn header_bytes<B>(req: &http::Request<B>) -> u64 {
+    let line = req.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (line + headers) as u64
+}
+
+/// The answer to headers over the limit; logged and counted like any other.
+fn refused(app: Arc<App>, conn: Conn, parts: http::request::Parts) -> http::Response<Tracked> {
+    let max = app.settings.header_bytes_max.0;
+    let e = Error::new(Kind::Invalid, "HEADER_TOO_LARGE", format!("the headers are larger than {max} bytes"));
+    let mut res = error::oci(&e, &OciRim { login_server: "localhost", scheme: conn.scheme });
+    *res.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let end = End {
+        began: Instant::now(),
+        door: Door::of(parts.uri.path()),
+        method: parts.method,
+        uri: parts.uri,
+        id: next_id(),
+        who: Who::default(),
+        peer: conn,
+        status: res.status(),
+        bytes: 0,
+        whole: false,
+        app,
+    };
+    finish(res, end)
 }
 
 /// [`serve`] for any body.

@@ -30,10 +30,22 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         "/metrics" => respond::bytes_of(
             StatusCode::OK,
             HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-            app.metrics.render().into(),
+            metrics(app).await.into(),
         ),
         _ => error::unknown_path(),
     }
+}
+
+/// The counters, and what the queue of runs says of itself.
+async fn metrics(app: &App) -> String {
+    let mut out = app.metrics.render();
+    if let Ok((queued, running)) = app.tasks.load().await {
+        head(&mut out, "portolan_runs_queued", "gauge", "Runs that wait for a worker.");
+        let _ = writeln!(out, "portolan_runs_queued {queued}");
+        head(&mut out, "portolan_runs_running", "gauge", "Runs under way in this process.");
+        let _ = writeln!(out, "portolan_runs_running {running}");
+    }
+    out
 }
 
 /// The counters behind `/metrics`; all relaxed atomics, since each stands alone.
@@ -51,6 +63,10 @@ pub struct Metrics {
     pub panics_total: AtomicU64,
     /// Bytes of answers' bodies.
     pub body_bytes_total: AtomicU64,
+    /// Blobs that garbage collection deleted.
+    pub gc_blobs_total: AtomicU64,
+    /// Uploads that garbage collection forgot.
+    pub gc_uploads_total: AtomicU64,
 }
 
 struct DoorMetrics {
@@ -75,6 +91,8 @@ impl Metrics {
             handshakes_failed_total: AtomicU64::new(0),
             panics_total: AtomicU64::new(0),
             body_bytes_total: AtomicU64::new(0),
+            gc_blobs_total: AtomicU64::new(0),
+            gc_uploads_total: AtomicU64::new(0),
         }
     }
 
@@ -133,6 +151,18 @@ impl Metrics {
             ),
             ("portolan_panics_total", "counter", "Handlers that panicked.", load(&self.panics_total)),
             ("portolan_response_body_bytes_total", "counter", "Bytes of answers.", load(&self.body_bytes_total)),
+            (
+                "portolan_gc_blobs_total",
+                "counter",
+                "Blobs that garbage collection deleted.",
+                load(&self.gc_blobs_total),
+            ),
+            (
+                "portolan_gc_uploads_total",
+                "counter",
+                "Uploads that garbage collection forgot.",
+                load(&self.gc_uploads_total),
+            ),
         ] {
             head(&mut out, name, kind, help);
             let _ = writeln!(out, "{name} {value}");
