@@ -63,7 +63,7 @@ pub enum Action {
 }
 
 /// One entry of a registry access token's `access` claim.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Grant {
     /// `repository` or `registry`.
     #[serde(rename = "type")]
@@ -355,7 +355,27 @@ mod tests {
         table += &row("anonymous", &Principal::Anonymous, &at(SUB, owner), &registry);
         table += &row("anonymous pull", &Principal::Anonymous, &[], &open);
         table += &row("system", &Principal::System, &[], &registry);
-        expect![[r#""#]].assert_eq(&table);
+        expect![[r#"
+                                   p P d m M c r w l t T a
+            Owner                  x x x x x x x x x x x x
+            Contributor            x x x x x x x x x x x .
+            Reader                 x . . x . x x . . . x .
+            AcrPull                x . . x . x . . . . . .
+            AcrPush                x x . x x x . . . . . .
+            AcrDelete              . . x . . . . . . . . .
+            Owner here             x x x x x x x x x x x x
+            Owner elsewhere        . . . . . . . . . . . .
+            Owner of a prefix      . . . . . . . . . . . .
+            Owner of /sub…/s2      . . . . . . . . . . . .
+            no role                . . . . . . . . . . . .
+            admin user             x x x x x x . . . . . .
+            admin user, disabled   . . . . . . . . . . . .
+            admin user of another  . . . . . . . . . . . .
+            repository token       . . . . . . . . . . . .
+            anonymous              . . . . . . . . . . . .
+            anonymous pull         x . . x . . . . . . . .
+            system                 x x x x x x x x x x x x
+        "#]].assert_eq(&table);
     }
 
     #[test]

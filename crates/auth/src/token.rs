@@ -45,7 +45,7 @@ pub enum TokenError {
 }
 
 /// For whom a registry access token speaks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A user, service principal or managed identity.
     Directory {
