@@ -25,7 +25,8 @@ struct Options {
     bin: PathBuf,
 }
 
-const USAGE: &str = "usage: cargo xtask bench build [--rounds N (5)] [--quick] [--only CASE,…] [--json FILE] [--bin PATH]
+const USAGE: &str =
+    "usage: cargo xtask bench build [--rounds N (5)] [--quick] [--only CASE,…] [--json FILE] [--bin PATH]
 cases: run30, copy20k, flask, fastapi, stages8";
 
 /// One Dockerfile with its context, made on disk.
@@ -169,8 +170,10 @@ impl World {
         world.portolan(&["login", "--bootstrap", &bootstrap.to_string_lossy(), "-o", "none"])?;
         world.portolan(&["group", "create", "--name", "bench", "--location", "local", "-o", "none"])?;
         world.portolan(&["acr", "create", "-g", "bench", "-n", "benchreg", "--sku", "Premium", "-o", "none"])?;
-        world.login_server =
-            world.portolan(&["acr", "show", "-n", "benchreg", "--query", "loginServer", "-o", "tsv"])?.trim().to_owned();
+        world.login_server = world
+            .portolan(&["acr", "show", "-n", "benchreg", "--query", "loginServer", "-o", "tsv"])?
+            .trim()
+            .to_owned();
         world.bases(root)?;
         Ok(world)
     }
@@ -354,7 +357,7 @@ impl Row {
 
 fn measure(engine: &mut dyn Engine, case: &Case, rounds: usize) -> Result<Row> {
     let (mut cold, mut warm, mut touched, mut server) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut timed = |engine: &mut dyn Engine, tag: &str, no_cache: bool| -> Result<f64> {
+    let timed = |engine: &mut dyn Engine, tag: &str, no_cache: bool| -> Result<f64> {
         let start = Instant::now();
         engine.build(case, tag, no_cache)?;
         Ok(start.elapsed().as_secs_f64() * 1000.0)
@@ -462,7 +465,12 @@ fn cases(work: &Path, root: &Path, options: &Options) -> Result<Vec<Case>> {
     }
     fs::write(stages.join("Dockerfile"), text)?;
     let touch = stages.join("source");
-    cases.push(Case { name: "stages8", what: "eight stages of one second that do not need each other", dir: stages, touch });
+    cases.push(Case {
+        name: "stages8",
+        what: "eight stages of one second that do not need each other",
+        dir: stages,
+        touch,
+    });
 
     if !options.only.is_empty() {
         cases.retain(|c| options.only.iter().any(|o| o == c.name));

@@ -1,0 +1,13 @@
+//! `cargo xtask bench …`: side by side with other programs on one machine.
+
+mod build;
+
+use anyhow::{Result, bail};
+
+/// Run the benchmark that the first argument names with the rest.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    match args.split_first() {
+        Some((which, rest)) if which == "build" => build::run(rest),
+        _ => bail!("usage: cargo xtask bench build [--help]"),
+    }
+}
