@@ -1,0 +1,295 @@
+//! A folder into a tar.gz stream.
+//!
+//! The same folder gives the same entries in the same order (by name, bytewise, a folder
+//! before what is in it), so that nothing depends on the order in which a disk lists
+//! files. Links stay links, hard links are packed as files, sockets and the like are left
+//! out. Owner and group are 0, as docker has them in an image; modes and times are kept.
+
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use portolan_types::ignore::Ignore;
+use portolan_types::limits;
+
+use super::progress::Progress;
+use crate::error::{Failure, Result};
+
+/// A folder that is going to be packed.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    root: PathBuf,
+    ignore: Ignore,
+    /// Files that are in the archive but not in the folder, at its root.
+    extra: Vec<(String, Vec<u8>)>,
+    dockerfile_path: String,
+}
+
+/// What was packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packed {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes in files, unpacked.
+    pub bytes: u64,
+}
+
+impl Pack {
+    /// Look at a folder: read its Dockerfile and ignore file.
+    ///
+    /// `dockerfile`: a path as the user gave it, taken from the folder, or, if it is not
+    /// there, from where we are, as docker does. `unique`: 32 hex digits.
+    pub(crate) fn new(root: &Path, dockerfile: Option<&str>, unique: &str) -> Result<Pack> {
+        match fs::metadata(root) {
+            Ok(at) if at.is_dir() => {}
+            Ok(_) => {
+                return Err(Failure::new(format!("{} is not a folder", root.display()))
+                    .hint("the build context is a folder; name a Dockerfile inside it with -f"));
+            }
+            Err(_) => {
+                return Err(Failure::new(format!("Unable to find '{}'.", root.display()))
+                    .hint("the build context is a folder here, such as `.`, or the address of a git repository"));
+            }
+        }
+        let file = dockerfile.unwrap_or("Dockerfile");
+        let path = find_dockerfile(root, file)?;
+        let text = read_limited(&path, limits::DOCKERFILE_BYTES_MAX)?;
+        let name = path.file_name().map_or_else(|| "Dockerfile".to_owned(), |n| n.to_string_lossy().into_owned());
+        let dockerfile_path = format!("{unique}_{name}");
+        let mut extra = vec![(dockerfile_path.clone(), text)];
+        let ignore = match find_ignore(root, &path)? {
+            Some((from, text)) => {
+                let ignore = Ignore::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", from.display())))?;
+                // The server applies the same file again; our own two must not be taken for
+                // the user's by a `COPY . .`.
+                let own = format!("{text}\n{dockerfile_path}\n{dockerfile_path}.dockerignore\n");
+                extra.push((format!("{dockerfile_path}.dockerignore"), own.into_bytes()));
+                ignore
+            }
+            None => Ignore::default(),
+        };
+        Ok(Pack { root: root.to_owned(), ignore, extra, dockerfile_path })
+    }
+
+    /// A context of nothing but a Dockerfile.
+    pub(crate) fn dockerfile_only(text: Vec<u8>, unique: &str) -> Pack {
+        let dockerfile_path = format!("{unique}_Dockerfile");
+        let extra = vec![(dockerfile_path.clone(), text)];
+        Pack { root: PathBuf::new(), ignore: Ignore::default(), extra, dockerfile_path }
+    }
+
+    /// Where the Dockerfile is in the archive.
+    pub(crate) fn dockerfile_path(&self) -> &str {
+        &self.dockerfile_path
+    }
+
+    /// Write the archive.
+    pub(crate) fn write(&self, out: impl Write, progress: &Progress) -> Result<Packed> {
+        // The least compression: the server is near, and what is sent is unpacked at once.
+        let gzip = GzEncoder::new(out, Compression::new(1));
+        let mut archive = Archive { tar: tar::Builder::new(gzip), progress, packed: Packed { entries: 0, bytes: 0 } };
+        for (name, contents) in &self.extra {
+            archive.contents(name, contents)?;
+        }
+        if !self.root.as_os_str().is_empty() {
+            self.walk(&mut archive)?;
+        }
+        let packed = archive.packed;
+        let finished = archive.tar.into_inner().and_then(GzEncoder::finish).and_then(|mut out| out.flush());
+        finished.map_err(cannot_write)?;
+        Ok(packed)
+    }
+
+    fn walk(&self, archive: &mut Archive<'_, impl Write>) -> Result<()> {
+        // Folders left out themselves, in which something may still be wanted.
+        let mut held: Vec<(PathBuf, Metadata)> = Vec::new();
+        let mut stack: Vec<PathBuf> = self.list(Path::new(""))?;
+        while let Some(relative) = stack.pop() {
+            held.retain(|(dir, _)| relative.starts_with(dir));
+            let full = self.root.join(&relative);
+            let text = relative.to_string_lossy();
+            let ignored = self.ignore.matches(&text);
+            let metadata = match fs::symlink_metadata(&full) {
+                Ok(metadata) => metadata,
+                // Gone since it was listed: an editor's temporary file, most likely.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(_) if ignored => continue,
+                Err(error) => return Err(cannot_read(&full, &error)),
+            };
+            if metadata.is_dir() {
+                if ignored && !self.ignore.may_include_below(&text) {
+                    continue;
+                }
+                if ignored {
+                    held.push((relative.clone(), metadata));
+                } else {
+                    archive.held(&mut held)?;
+                    archive.entry(&relative, &full, &metadata)?;
+                }
+                stack.extend(self.list(&relative)?);
+            } else if !ignored {
+                archive.held(&mut held)?;
+                archive.entry(&relative, &full, &metadata)?;
+            }
+            if archive.packed.entries > limits::CONTEXT_ENTRIES_MAX {
+                return Err(too_much("files", limits::CONTEXT_ENTRIES_MAX));
+            }
+            if archive.packed.bytes > limits::CONTEXT_UNPACKED_BYTES_MAX {
+                return Err(too_much("bytes", limits::CONTEXT_UNPACKED_BYTES_MAX));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in a folder, the last first: the list is put on a stack.
+    fn list(&self, relative: &Path) -> Result<Vec<PathBuf>> {
+        let full = self.root.join(relative);
+        let read = || -> io::Result<Vec<OsString>> { fs::read_dir(&full)?.map(|e| Ok(e?.file_name())).collect() };
+        let mut names = read().map_err(|e| cannot_read(&full, &e))?;
+        names.sort_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
+        Ok(names.into_iter().map(|name| relative.join(name)).collect())
+    }
+}
+
+/// An archive being written.
+struct Archive<'a, W: Write> {
+    tar: tar::Builder<GzEncoder<W>>,
+    progress: &'a Progress,
+    packed: Packed,
+}
+
+impl<W: Write> Archive<'_, W> {
+    /// A file that is not on disk.
+    fn contents(&mut self, name: &str, contents: &[u8]) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_size(contents.len() as u64);
+        self.packed.entries += 1;
+        self.tar.append_data(&mut header, name, contents).map_err(cannot_write)
+    }
+
+    /// The folders in which something turned up that is wanted.
+    fn held(&mut self, held: &mut Vec<(PathBuf, Metadata)>) -> Result<()> {
+        for (relative, metadata) in held.drain(..) {
+            self.entry(&relative, Path::new(""), &metadata)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, relative: &Path, full: &Path, metadata: &Metadata) -> Result<()> {
+        let kind = metadata.file_type();
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(metadata.mode() & 0o7777);
+        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        let done = if kind.is_dir() {
+            header.set_entry_type(tar::EntryType::Directory);
+            self.tar.append_data(&mut header, relative, io::empty())
+        } else if kind.is_symlink() {
+            header.set_entry_type(tar::EntryType::Symlink);
+            let target = fs::read_link(full).map_err(|e| cannot_read(full, &e))?;
+            self.tar.append_link(&mut header, relative, target)
+        } else if kind.is_file() {
+            let file = fs::File::open(full).map_err(|e| cannot_read(full, &e))?;
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_size(metadata.len());
+            let mut exact = Exact { file, left: metadata.len(), progress: self.progress };
+            self.packed.bytes += metadata.len();
+            self.tar.append_data(&mut header, relative, &mut exact)
+        } else {
+            // Sockets, pipes and devices mean nothing on another machine.
+            return Ok(());
+        };
+        done.map_err(|e| Failure::new(format!("cannot pack {}: {e}", relative.display())))?;
+        self.packed.entries += 1;
+        if kind.is_file() {
+            self.progress.item();
+        }
+        Ok(())
+    }
+}
+
+/// A file as long as it was when it was looked at: one that grows is cut, one that shrinks
+/// is filled up, since its length is already in the archive.
+struct Exact<'a> {
+    file: fs::File,
+    left: u64,
+    progress: &'a Progress,
+}
+
+impl Read for Exact<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        let mut got = self.file.read(&mut buffer[..want])?;
+        if got == 0 {
+            buffer[..want].fill(0);
+            got = want;
+        }
+        self.left -= got as u64;
+        self.progress.add(got as u64);
+        Ok(got)
+    }
+}
+
+/// The Dockerfile: inside the folder, else where we are.
+fn find_dockerfile(root: &Path, file: &str) -> Result<PathBuf> {
+    let inside = root.join(file);
+    let here = PathBuf::from(file);
+    let found = [inside, here].into_iter().find(|p| p.is_file());
+    found.ok_or_else(|| {
+        Failure::new(format!("Unable to find '{file}' in '{}'.", root.display()))
+            .hint("name the Dockerfile, from the context's folder, with -f")
+    })
+}
+
+/// `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the folder.
+fn find_ignore(root: &Path, dockerfile: &Path) -> Result<Option<(PathBuf, String)>> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    let found = [PathBuf::from(own), root.join(".dockerignore")].into_iter().find(|p| p.is_file());
+    let Some(path) = found else {
+        return Ok(None);
+    };
+    let bytes = read_limited(&path, limits::DOCKERFILE_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).map_err(|_| Failure::new(format!("{} is not UTF-8", path.display())))?;
+    Ok(Some((path, text)))
+}
+
+fn read_limited(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|e| cannot_read(path, &e))?;
+    if bytes.len() > bytes_max {
+        return Err(Failure::new(format!("{} is larger than {bytes_max} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::new(format!("cannot read {}: {error}", path.display()));
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return failure.hint("leave it out with a line in .dockerignore");
+    }
+    failure
+}
+
+/// Whoever reads the archive has stopped: their reason counts, not ours.
+fn cannot_write(error: io::Error) -> Failure {
+    Failure::new(format!("cannot send the build context: {error}"))
+}
+
+fn too_much(what: &str, max: u64) -> Failure {
+    Failure::new(format!("the build context has more than {max} {what}"))
+        .hint("leave out what the build does not need with .dockerignore")
+}
