@@ -12,6 +12,7 @@
 pub mod app;
 mod background;
 pub mod bootstrap;
+pub mod build;
 pub mod drain;
 mod files;
 pub mod http;

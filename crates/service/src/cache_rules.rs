@@ -7,8 +7,8 @@
 
 use portolan_auth::access::Action;
 use portolan_auth::access::Target;
-pub use portolan_store::meta::cache_rule::CacheRule;
 use portolan_store::meta::cache_rule;
+pub use portolan_store::meta::cache_rule::CacheRule;
 use portolan_types::{ImageRef, RepoName};
 
 use crate::registries::Registry;

@@ -9,6 +9,7 @@
 
 pub mod acr;
 pub mod arm;
+pub mod blob;
 pub mod caller;
 pub mod edge;
 pub mod error;
@@ -82,16 +83,8 @@ pub enum Door {
 
 impl Door {
     /// Every door, in the order of the counters.
-    pub const ALL: [Door; 8] = [
-        Door::V2,
-        Door::Acr,
-        Door::Oauth2,
-        Door::Blob,
-        Door::Arm,
-        Door::Identity,
-        Door::Ops,
-        Door::Unknown,
-    ];
+    pub const ALL: [Door; 8] =
+        [Door::V2, Door::Acr, Door::Oauth2, Door::Blob, Door::Arm, Door::Identity, Door::Ops, Door::Unknown];
 
     /// The door a path leads to. No allocation: this is on every request's way.
     pub fn of(path: &str) -> Door {
@@ -110,15 +103,7 @@ impl Door {
             _ if ["subscriptions", "tenants", "providers"].iter().any(|a| first.eq_ignore_ascii_case(a)) => Door::Arm,
             "metadata" | "msi" | "devicelogin" | "common" | "organizations" => Door::Identity,
             // `/{tenant}/oauth2/…`, `/{tenant}/v2.0/…`, `/{tenant}/discovery/…`
-            _ if [
-                "/oauth2/",
-                "/v2.0/",
-                "/.well-known/",
-                "/discovery/",
-            ]
-            .iter()
-            .any(|a| more.starts_with(a)) =>
-            {
+            _ if ["/oauth2/", "/v2.0/", "/.well-known/", "/discovery/"].iter().any(|a| more.starts_with(a)) => {
                 Door::Identity
             }
             _ => Door::Unknown,
@@ -148,6 +133,7 @@ pub async fn dispatch(app: Arc<App>, req: Request) -> Response {
         Door::Oauth2 => oauth2::handle(&app, req).await,
         Door::Identity => identity::handle(&app, req).await,
         Door::Arm => arm::handle(&app, req).await,
+        Door::Blob => blob::handle(&app, req).await,
         Door::Ops => ops::handle(&app, req).await,
         _ => error::unknown_path(),
     }

@@ -39,11 +39,15 @@ fn read(row: &dyn Row) -> Result<CacheRule> {
 /// The rules every new registry has: Docker Hub's official images under their bare names,
 /// all others under `user/name`. Registry creation calls this in its own transaction.
 pub fn insert_defaults(tx: &mut dyn Tx, registry: i64, now: Timestamp) -> Result<()> {
-    for (name, source, target) in
-        [("docker-official", "docker.io/library/*", "*"), ("docker-hub", "docker.io/*", "*")]
+    for (name, source, target) in [("docker-official", "docker.io/library/*", "*"), ("docker-hub", "docker.io/*", "*")]
     {
-        let rule =
-            CacheRule { name: name.into(), source: source.into(), target: target.into(), credential: None, created: now };
+        let rule = CacheRule {
+            name: name.into(),
+            source: source.into(),
+            target: target.into(),
+            credential: None,
+            created: now,
+        };
         put(tx, registry, &rule)?;
     }
     Ok(())

@@ -167,7 +167,7 @@ pub fn held(tx: &mut dyn Tx, holder: &str, now: Timestamp) -> Result<Vec<Digest>
 pub fn release(tx: &mut dyn Tx, holder: &str, due: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO gc_queue (kind, repo, digest, due) SELECT 2, 0, digest, ?2 FROM lease WHERE holder = ?1 \
-         ON CONFLICT (kind, repo, digest) DO NOTHING",
+         ON CONFLICT (kind, repo, digest) DO UPDATE SET due = excluded.due WHERE gc_queue.due > excluded.due",
         &[holder.into(), due.into()],
     )?;
     tx.execute("DELETE FROM lease WHERE holder = ?1", &[holder.into()])?;
@@ -178,7 +178,7 @@ pub fn release(tx: &mut dyn Tx, holder: &str, due: Timestamp) -> Result<()> {
 pub fn expire_leases(tx: &mut dyn Tx, now: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO gc_queue (kind, repo, digest, due) SELECT DISTINCT 2, 0, digest, ?1 FROM lease WHERE until <= ?1 \
-         ON CONFLICT (kind, repo, digest) DO NOTHING",
+         ON CONFLICT (kind, repo, digest) DO UPDATE SET due = excluded.due WHERE gc_queue.due > excluded.due",
         &[now.into()],
     )?;
     tx.execute("DELETE FROM lease WHERE until <= ?1", &[now.into()])?;

@@ -39,10 +39,23 @@ pub fn totals(tx: &mut dyn Tx) -> Result<(u64, u64)> {
     Ok(one(tx, sql, &[], |row| Ok((row.uint(0)?, row.uint(1)?)))?.unwrap_or((0, 0)))
 }
 
-/// The records that were not used for the longest time, at most `limit`: key and bytes.
-pub fn oldest(tx: &mut dyn Tx, limit: usize) -> Result<Vec<(Digest, u64)>> {
-    let sql = "SELECT key, bytes FROM step_cache ORDER BY last_used, key LIMIT ?1";
-    all(tx, sql, &[limit.into()], |row| Ok((row.digest(0)?, row.uint(1)?)))
+/// A record, without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepInfo {
+    /// Its key.
+    pub key: Digest,
+    /// Bytes of the content it keeps alive.
+    pub bytes: u64,
+    /// When it was last used.
+    pub last_used: Timestamp,
+}
+
+/// The records that were not used for the longest time, at most `limit`.
+pub fn oldest(tx: &mut dyn Tx, limit: usize) -> Result<Vec<StepInfo>> {
+    let sql = "SELECT key, bytes, last_used FROM step_cache ORDER BY last_used, key LIMIT ?1";
+    all(tx, sql, &[limit.into()], |row| {
+        Ok(StepInfo { key: row.digest(0)?, bytes: row.uint(1)?, last_used: row.time(2)? })
+    })
 }
 
 /// Forget a record; false when there was none.

@@ -4,9 +4,11 @@
 //! without regard to case. Every operation is finished when it is answered, so that
 //! clients have nothing to poll.
 
+mod cache_rule;
 pub mod group;
 pub mod path;
 pub mod registry;
+mod run;
 pub mod subscription;
 
 use std::sync::Arc;
@@ -125,9 +127,15 @@ async fn in_registry(
         ("regeneratecredential", 1) => registry::regenerate(app, &ctx, &parts.method, body, &group, &name).await,
         ("listusages", 1) => registry::usages(app, &ctx, &group, &name).await,
         _ => {
-            let _target =
+            let target =
                 ArmTarget { registry: app.service.find_registry(&ctx, &group, &name)?, base: base.to_owned() };
-            Err(no_such_type())
+            match inside.as_str() {
+                "listbuildsourceuploadurl" | "schedulerun" | "runs" => {
+                    run::handle(app, &ctx, &target, rest, &parts, body).await
+                }
+                "cacherules" => cache_rule::handle(app, &ctx, &target, rest, &parts, body).await,
+                _ => Err(no_such_type()),
+            }
         }
     }
 }

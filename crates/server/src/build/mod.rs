@@ -1,0 +1,99 @@
+//! Building images: the engine's ports over the store, base images from this and other
+//! registries, and the [`Runner`](portolan_tasks::Runner) that carries out a run.
+//!
+//! The life of a build run ([`run`]): the context is unpacked into a folder of its own, the
+//! engine builds on threads that may block, its layers and configuration go straight into
+//! the blob store, and at the end the repository is given them ([`Service::link_build_blobs`])
+//! and the manifest under every tag. There is no push. The folder goes when the run ends,
+//! however it ends, and what a killed server left is swept at the next start.
+
+mod content;
+mod images;
+mod run;
+mod steps;
+mod upstream;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use portolan_api::registry::RegistryClient;
+use portolan_builder::{Engine, EngineConfig, StepLimits};
+use portolan_service::Service;
+use tokio::runtime::Handle;
+
+/// How builds are set up.
+#[derive(Clone, Debug)]
+pub struct BuildConfig {
+    /// A folder of the builds' own: snapshots, unpacked contexts.
+    pub state_dir: PathBuf,
+    /// Program and arguments of the process that a step runs in; `None` for this program's
+    /// own `build-run`.
+    pub step_command: Option<Vec<OsString>>,
+    /// What one step may use.
+    pub limits: StepLimits,
+    /// Bytes of content that step records may keep in the store.
+    pub cache_bytes_max: u64,
+}
+
+/// Carries out build runs. One per server.
+pub struct Builds {
+    shared: Arc<Shared>,
+    engine: Engine,
+    runs_dir: PathBuf,
+}
+
+/// What every run of a server uses.
+struct Shared {
+    service: Arc<Service>,
+    runtime: Handle,
+    /// Clients of other registries, by host.
+    upstreams: Mutex<HashMap<String, RegistryClient>>,
+}
+
+impl Builds {
+    /// Set builds up over an open store. Call it on the runtime that runs will use. Blocks
+    /// while it sweeps what a killed server left.
+    pub fn open(service: Arc<Service>, config: BuildConfig) -> anyhow::Result<Builds> {
+        let runtime = Handle::current();
+        let runs_dir = config.state_dir.join("runs");
+        sweep(&runs_dir).with_context(|| format!("clear {}", runs_dir.display()))?;
+        let engine_dir = config.state_dir.join("engine");
+        std::fs::create_dir_all(&engine_dir).with_context(|| format!("make {}", engine_dir.display()))?;
+        let mut engine = EngineConfig::new(engine_dir);
+        engine.limits = config.limits;
+        if let Some(command) = config.step_command {
+            engine.step_command = command;
+        }
+        let content = Arc::new(content::StoreContent::new(service.blobs.clone(), runtime.clone()));
+        let steps = steps::StoreSteps::open(&service, config.cache_bytes_max);
+        let engine = Engine::open(engine, content, Arc::new(NoImages), steps).context("open the build engine")?;
+        Ok(Builds { shared: Arc::new(Shared { service, runtime, upstreams: Mutex::default() }), engine, runs_dir })
+    }
+}
+
+/// Empty the folder of runs, making it if it is not there.
+fn sweep(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::fs::create_dir_all(dir)
+}
+
+/// Every build brings its own: [`images::RunImages`].
+struct NoImages;
+
+impl portolan_builder::ports::Images for NoImages {
+    fn resolve(
+        &self,
+        image: &portolan_types::ImageRef,
+        _: &portolan_types::Platform,
+        _: &dyn Fn(&str),
+    ) -> Result<portolan_builder::ports::BaseImage, String> {
+        Err(format!("{image}: this build has no source of images"))
+    }
+}

@@ -1,0 +1,383 @@
+//! Carrying out one build run, from the packed context to the tags.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use portolan_builder::context::{self, ContextError, ContextLimits};
+use portolan_builder::render::Plain;
+use portolan_builder::{BuildRequest, Built, Cancel, Engine, ErrorKind};
+use portolan_service::{Ctx, Kind, Registry};
+use portolan_store::blob::BoxFuture;
+use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
+use portolan_types::oci::Descriptor;
+use portolan_types::{Reference, RepoName, Timestamp, limits};
+use serde_json::json;
+
+use super::Builds;
+use super::content::StreamReader;
+use super::images::RunImages;
+
+impl Runner for Builds {
+    fn run(&self, job: Job, log: RunLog, cancel: CancelFlag) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            let Some(registry) = self.shared.service.registry_by_id(job.registry) else {
+                return Outcome::Error("the registry was deleted".into());
+            };
+            let dir = self.runs_dir.join(format!("{}-{}", job.registry, job.id));
+            let outcome = self.build(&job, &registry, &dir, &log, &cancel).await;
+            // However it ended. What is left is swept at the next start.
+            let gone = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+            if let Ok(Err(error)) = gone
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, run = %job.id, "remove a run's folder");
+            }
+            match outcome {
+                Ok(images) => Outcome::Succeeded(images),
+                Err(_) if cancel.is_raised() => Outcome::Stopped,
+                Err(Trouble::Stopped) => Outcome::Stopped,
+                Err(Trouble::Order(why)) => Outcome::Failed(why),
+                Err(Trouble::Server(why)) => Outcome::Error(why),
+            }
+        })
+    }
+}
+
+/// Why a run has no image.
+enum Trouble {
+    /// The order, the context or the Dockerfile is at fault.
+    Order(String),
+    /// We are.
+    Server(String),
+    /// It was stopped.
+    Stopped,
+}
+
+impl Builds {
+    async fn build(
+        &self,
+        job: &Job,
+        registry: &Arc<Registry>,
+        dir: &Path,
+        log: &RunLog,
+        cancel: &CancelFlag,
+    ) -> Result<Vec<OutputImage>, Trouble> {
+        let ctx = Ctx::system(format!("run:{}", job.id), Timestamp::now());
+        let stop = Cancel::new();
+        let _watch = AbortOnDrop(tokio::spawn({
+            let (flag, stop) = (cancel.clone(), stop.clone());
+            async move {
+                flag.raised().await;
+                stop.cancel();
+            }
+        }));
+        let begun = Instant::now();
+
+        log.note("Downloading source code...");
+        let archive = self.archive(job).await?;
+        let unpacked = blocking({
+            let (dir, stop, name) = (dir.to_owned(), stop.clone(), job.build.dockerfile.clone());
+            move || unpack(archive, &dir, &name, &stop)
+        })
+        .await??;
+        log.note("Finished downloading source code");
+
+        let timeout = job.timeout_secs;
+        log.note(&format!("Executing step ID: build. Timeout(sec): {timeout}, Working directory: '', Network: ''"));
+        let images = Arc::new(RunImages {
+            shared: self.shared.clone(),
+            registry: registry.clone(),
+            ctx: ctx.clone(),
+            cancel: cancel.clone(),
+        });
+        let engine = self.engine.with_images(images);
+        let request = request(job, unpacked);
+        let built = blocking({
+            let (log, stop) = (log.clone(), stop.clone());
+            move || build(&engine, &request, &log, &stop)
+        })
+        .await??;
+        if stop.is_cancelled() {
+            return Err(Trouble::Stopped);
+        }
+
+        let mut stored = Vec::new();
+        if job.build.push {
+            stored = self.store(job, registry, &ctx, &built, log).await?;
+        }
+        let secs = begun.elapsed().as_secs_f64();
+        log.note(&format!("Step ID: build marked as successful (elapsed time in seconds: {secs:.6})"));
+        dependencies(job, registry, &built, &stored, log);
+        Ok(stored)
+    }
+
+    /// The packed context, for a thread that may block.
+    async fn archive(&self, job: &Job) -> Result<Box<dyn Read + Send>, Trouble> {
+        let blobs = &self.shared.service.blobs;
+        let gone = |e: &dyn std::fmt::Display| Trouble::Server(format!("the build context cannot be read: {e}"));
+        if let Some(path) = blobs.object_path(&job.build.context) {
+            return File::open(path).map(|f| Box::new(f) as _).map_err(|e| gone(&e));
+        }
+        let body = blobs.object_read(&job.build.context, 0..u64::MAX).await.map_err(|e| gone(&e))?;
+        Ok(Box::new(StreamReader::new(self.shared.runtime.clone(), body)))
+    }
+
+    /// Give the image to every repository it is named in, under every tag.
+    async fn store(
+        &self,
+        job: &Job,
+        registry: &Arc<Registry>,
+        ctx: &Ctx,
+        built: &Built,
+        log: &RunLog,
+    ) -> Result<Vec<OutputImage>, Trouble> {
+        let service = &self.shared.service;
+        let refused = |name: &dyn std::fmt::Display, e: portolan_service::Error| {
+            let why = format!("cannot store {name}: {}", e.message);
+            match e.kind {
+                Kind::Internal | Kind::Unavailable | Kind::Full => {
+                    tracing::error!(error = %e, cause = ?e.source, run = %job.id, "store a built image");
+                    Trouble::Server(why)
+                }
+                _ => Trouble::Order(why),
+            }
+        };
+        let mut blobs: Vec<Descriptor> = vec![built.config.clone()];
+        blobs.extend(built.layers.iter().cloned());
+        let mut linked: Vec<&RepoName> = Vec::new();
+        let mut stored = Vec::new();
+        for name in &job.build.images {
+            if !linked.contains(&&name.repo) {
+                let done = service.link_build_blobs(ctx, registry, &name.repo, &blobs).await;
+                done.map_err(|e| refused(&name.repo, e))?;
+                linked.push(&name.repo);
+            }
+            let bytes = Bytes::from(built.manifest.clone());
+            let tag = Reference::Tag(name.tag.clone());
+            let put = service.put_manifest(ctx, registry, &name.repo, &tag, bytes, Some(&built.media_type)).await;
+            let put = put.map_err(|e| refused(name, e))?;
+            log.note(&format!("Stored image: {}/{name} digest: {}", registry.login_server, put.digest));
+            stored.push(OutputImage { repo: name.repo.clone(), tag: Some(name.tag.clone()), digest: put.digest });
+        }
+        Ok(stored)
+    }
+}
+
+/// A context ready to build.
+struct Unpacked {
+    context: PathBuf,
+    dockerfile: Vec<u8>,
+    dockerfile_name: String,
+}
+
+fn unpack(archive: Box<dyn Read + Send>, dir: &Path, name: &str, stop: &Cancel) -> Result<Unpacked, Trouble> {
+    let server = |what: &str, e: std::io::Error| Trouble::Server(format!("{what}: {e}"));
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(server("clear the run's folder", e)),
+        _ => {}
+    }
+    let root = dir.join("context");
+    std::fs::create_dir_all(&root).map_err(|e| server("make the run's folder", e))?;
+    context::unpack(archive, &root, &ContextLimits::default(), stop).map_err(|e| match e {
+        ContextError::Refused(why) => Trouble::Order(format!("the build context was refused: {why}")),
+        ContextError::Cancelled => Trouble::Stopped,
+        ContextError::Io(e) => server("unpack the build context", e),
+    })?;
+    let dockerfile = dockerfile(&root, name)?;
+    let mut shown = name;
+    if let Some(original) = client_copy(name) {
+        // The client's extra copy is not part of what was to be built: left in place, it
+        // would be in every `COPY . .`, under another name each time.
+        std::fs::remove_file(root.join(name)).map_err(|e| server("remove the copy of the Dockerfile", e))?;
+        shown = original;
+    }
+    Ok(Unpacked { context: root, dockerfile, dockerfile_name: shown.to_owned() })
+}
+
+/// `Dockerfile` from `0123456789abcdef0123456789abcdef_Dockerfile`, the name under which
+/// clients put a second copy of the Dockerfile at the root of the context.
+fn client_copy(name: &str) -> Option<&str> {
+    let (hex, original) = name.split_once('_')?;
+    let is_hex = hex.len() == 32 && hex.bytes().all(|c| c.is_ascii_hexdigit());
+    (is_hex && !original.is_empty() && !original.contains('/')).then_some(original)
+}
+
+/// Read the Dockerfile, which must be in the context.
+fn dockerfile(root: &Path, name: &str) -> Result<Vec<u8>, Trouble> {
+    let shown = client_copy(name).unwrap_or(name);
+    let missing = || {
+        Trouble::Order(format!(
+            "{shown} was not found in the build context; hint: name it with -f, relative to the context's root"
+        ))
+    };
+    let relative = Path::new(name.trim_start_matches("./"));
+    let inside = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    if !inside {
+        return Err(Trouble::Order(format!("the Dockerfile's path {shown} leads out of the build context")));
+    }
+    // A link in the context may point to another place in it, and nowhere else.
+    let unreadable = |e: std::io::Error| Trouble::Server(format!("read {shown}: {e}"));
+    let path = match root.join(relative).canonicalize() {
+        Ok(path) if path.starts_with(root.canonicalize().map_err(unreadable)?) && path.is_file() => path,
+        _ => return Err(missing()),
+    };
+    let mut text = Vec::new();
+    let limit = limits::DOCKERFILE_BYTES_MAX as u64;
+    File::open(path).and_then(|f| f.take(limit + 1).read_to_end(&mut text)).map_err(unreadable)?;
+    if text.len() as u64 > limit {
+        return Err(Trouble::Order(format!("{shown} is larger than {limit} bytes")));
+    }
+    Ok(text)
+}
+
+fn request(job: &Job, unpacked: Unpacked) -> BuildRequest {
+    let args = &job.build.args;
+    BuildRequest {
+        context: unpacked.context,
+        dockerfile: unpacked.dockerfile,
+        dockerfile_name: unpacked.dockerfile_name,
+        ignore: None,
+        build_args: args.iter().map(|a| (a.name.clone(), a.value.expose().clone())).collect(),
+        secret_args: args.iter().filter(|a| a.secret).map(|a| a.name.clone()).collect(),
+        target: job.build.target.clone(),
+        platform: job.platform.clone(),
+        no_cache: job.build.no_cache,
+        created: Timestamp::now(),
+        labels: Vec::new(),
+    }
+}
+
+fn build(engine: &Engine, request: &BuildRequest, log: &RunLog, stop: &Cancel) -> Result<Built, Trouble> {
+    let renderer = Mutex::new(Plain::new());
+    let built = engine.build(
+        request,
+        &|event| {
+            // One lock for rendering and writing keeps a step's lines in order; the lines
+            // of one event go out together.
+            let mut lines = String::new();
+            let mut renderer = renderer.lock();
+            renderer.event(&event, &mut |line| {
+                lines.push_str(line);
+                lines.push('\n');
+            });
+            if !lines.is_empty() {
+                log.line(&lines);
+            }
+        },
+        stop,
+    );
+    built.map_err(|error| {
+        if error.kind == ErrorKind::Cancelled {
+            return Trouble::Stopped;
+        }
+        let mut lines = String::new();
+        renderer.lock().failed(&error, &mut |line| {
+            lines.push_str(line);
+            lines.push('\n');
+        });
+        log.line(&lines);
+        match error.kind {
+            ErrorKind::Internal => {
+                tracing::error!(error = error.message, "a build failed for a reason of ours");
+                Trouble::Server(error.message)
+            }
+            _ => Trouble::Order(error.message),
+        }
+    })
+}
+
+/// What the image was built from, as ACR tells it at the end of a log: clients read it.
+fn dependencies(job: &Job, registry: &Registry, built: &Built, stored: &[OutputImage], log: &RunLog) {
+    let base: Vec<_> = built
+        .base_images
+        .iter()
+        .map(|(name, digest)| match name.parse::<portolan_types::ImageRef>() {
+            Ok(image) => json!({
+                "registry": image.host, "repository": image.repo,
+                "tag": image.reference().to_string(), "digest": digest, "reference": name,
+            }),
+            Err(_) => json!({"digest": digest, "reference": name}),
+        })
+        .collect();
+    let (runtime, buildtime) = match base.split_last() {
+        Some((last, others)) => (last.clone(), others.to_vec()),
+        None => (serde_json::Value::Null, Vec::new()),
+    };
+    let all: Vec<_> = stored
+        .iter()
+        .zip(&job.build.images)
+        .map(|(image, name)| {
+            json!({
+                "image": {
+                    "registry": registry.login_server, "repository": image.repo, "tag": image.tag,
+                    "digest": image.digest, "reference": format!("{}/{name}", registry.login_server),
+                },
+                "runtime-dependency": runtime,
+                "buildtime-dependency": buildtime,
+            })
+        })
+        .collect();
+    if let Ok(text) = serde_json::to_string_pretty(&all)
+        && !all.is_empty()
+    {
+        log.note("The following dependencies were found:");
+        log.line(&text);
+        log.line("");
+    }
+}
+
+/// Run on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+    tokio::task::spawn_blocking(work).await.map_err(|cause| {
+        tracing::error!(%cause, "a build panicked");
+        Trouble::Server("the server failed in the middle of the build".into())
+    })
+}
+
+/// Ends a helper task with the work it helps.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_copy_of_the_dockerfile() {
+        assert_eq!(client_copy("0123456789abcdef0123456789abcdef_Dockerfile"), Some("Dockerfile"));
+        assert_eq!(client_copy("0123456789abcdef0123456789abcdef_my_file"), Some("my_file"));
+        for name in ["Dockerfile", "_x", "0123_Dockerfile", "0123456789abcdef0123456789abcdef_", "a/b_c"] {
+            assert_eq!(client_copy(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_dockerfile_is_read_from_the_context_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("context");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(root.join("sub/Dockerfile"), "FROM scratch\n").unwrap();
+        std::fs::write(dir.path().join("outside"), "secret").unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("escape")).unwrap();
+        std::os::unix::fs::symlink("sub/Dockerfile", root.join("link")).unwrap();
+        for good in ["sub/Dockerfile", "./sub/Dockerfile", "link"] {
+            assert_eq!(dockerfile(&root, good).ok().unwrap(), b"FROM scratch\n", "{good}");
+        }
+        for bad in ["Dockerfile", "escape", "../outside", "/etc/passwd", "sub", "sub/../../outside"] {
+            let Err(Trouble::Order(why)) = dockerfile(&root, bad) else { panic!("{bad} was read") };
+            assert!(!why.contains("secret"));
+        }
+        std::fs::write(root.join("big"), vec![b' '; limits::DOCKERFILE_BYTES_MAX + 1]).unwrap();
+        assert!(matches!(dockerfile(&root, "big"), Err(Trouble::Order(why)) if why.contains("larger")));
+    }
+}

@@ -1,0 +1,217 @@
+//! The engine's [`StepCache`]: records of steps done before, in the database, and leases
+//! that keep the layers they name from being collected.
+//!
+//! The engine reads records on its way to an answer, so nothing here makes it wait for the
+//! disk: a record put is visible at once from memory and written by a task of its own, in
+//! batches; that a record was used is noted in memory and written with the next batch.
+//! A record that is lost this way costs a step done again.
+//!
+//! A record and its leases last [`KEEP`] from their last use, or until the cache is larger
+//! than it may be, oldest use first. The lease is taken under `step:<key>` on every digest
+//! in the record that names content of ours (records are JSON, digests stand in them as
+//! text).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use portolan_builder::ports::StepCache;
+use portolan_service::{Error, Service};
+use portolan_store::meta::{Meta, step};
+use portolan_types::{Digest, Timestamp};
+use tokio::sync::mpsc;
+
+/// How long a record is kept that nobody uses.
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Records of the whole cache.
+const RECORDS_MAX: u64 = 200_000;
+/// One record; a larger one is not kept.
+const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// Digests one record may hold on to.
+const DIGESTS_MAX: usize = 1_000;
+/// Records waiting to be written; more are dropped.
+const WAITING_MAX: usize = 4_096;
+/// How often uses are written down and old records are looked for.
+const ROUND: Duration = Duration::from_secs(60);
+/// Records evicted in one round.
+const EVICTED_MAX: usize = 2_000;
+
+/// Step records of one server.
+pub(super) struct StoreSteps {
+    meta: Meta,
+    /// Put, and not yet in the database.
+    waiting: Mutex<HashMap<Digest, Arc<[u8]>>>,
+    used: Mutex<HashSet<Digest>>,
+    put: mpsc::Sender<Digest>,
+}
+
+impl StoreSteps {
+    /// Open the cache; its writer ends with the last clone of the answer. `bytes_max`: the
+    /// content that records may keep alive.
+    pub(super) fn open(service: &Arc<Service>, bytes_max: u64) -> Arc<StoreSteps> {
+        let (put, queue) = mpsc::channel(WAITING_MAX);
+        let steps =
+            Arc::new(StoreSteps { meta: service.meta.clone(), waiting: Mutex::default(), used: Mutex::default(), put });
+        tokio::spawn(write_behind(Arc::downgrade(&steps), Arc::downgrade(service), queue, bytes_max));
+        steps
+    }
+
+    /// Write one waiting record down, and hold on to what it names.
+    async fn write(&self, service: &Service, key: Digest, now: Timestamp) -> Result<(), Error> {
+        let Some(record) = self.waiting.lock().get(&key).cloned() else { return Ok(()) };
+        let mut held = Vec::new();
+        let mut bytes = 0;
+        for digest in digests(&record) {
+            if let Some(size) = service.blobs.size(&digest).await? {
+                bytes += size;
+                held.push(digest);
+            }
+        }
+        service.hold_blobs(&holder(&key), &held, now.plus(KEEP)).await?;
+        let row = record.clone();
+        self.meta.write(move |tx| step::put(tx, &key, &row, bytes, now).map_err(Error::from)).await?;
+        let mut waiting = self.waiting.lock();
+        if waiting.get(&key).is_some_and(|newest| Arc::ptr_eq(newest, &record)) {
+            waiting.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Write down what was used, and let go of what is old or too much.
+    async fn round(&self, service: &Service, bytes_max: u64, now: Timestamp) -> Result<(), Error> {
+        let used: Vec<Digest> = std::mem::take(&mut *self.used.lock()).into_iter().collect();
+        for key in &used {
+            let record = self.meta.read({
+                let key = *key;
+                move |tx| step::get(tx, &key).map_err(Error::from)
+            });
+            if let Some(record) = record.await? {
+                service.hold_blobs(&holder(key), &digests(&record), now.plus(KEEP)).await?;
+            }
+        }
+        self.meta.write(move |tx| step::touch(tx, &used, now).map_err(Error::from)).await?;
+        let (mut records, mut bytes) = self.meta.read(|tx| step::totals(tx).map_err(Error::from)).await?;
+        let oldest = self.meta.read(|tx| step::oldest(tx, EVICTED_MAX).map_err(Error::from)).await?;
+        for old in oldest {
+            let unused = now.since(old.last_used) > KEEP;
+            if !unused && records <= RECORDS_MAX && bytes <= bytes_max {
+                break;
+            }
+            let key = old.key;
+            self.meta.write(move |tx| step::delete(tx, &key).map_err(Error::from)).await?;
+            service.release_blobs(&holder(&key), now).await?;
+            records = records.saturating_sub(1);
+            bytes = bytes.saturating_sub(old.bytes);
+        }
+        Ok(())
+    }
+}
+
+impl StepCache for StoreSteps {
+    fn get(&self, key: &Digest) -> Option<Vec<u8>> {
+        if let Some(record) = self.waiting.lock().get(key) {
+            return Some(record.to_vec());
+        }
+        let wanted = *key;
+        let found = self.meta.read_blocking(move |tx| step::get(tx, &wanted));
+        match found {
+            Ok(Some(record)) => {
+                self.used.lock().insert(*key);
+                Some(record)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(%error, "read a step record");
+                None
+            }
+        }
+    }
+
+    fn put(&self, key: &Digest, record: &[u8]) {
+        if record.len() > RECORD_BYTES_MAX {
+            tracing::warn!(bytes = record.len(), "a step record is too large to keep");
+            return;
+        }
+        self.waiting.lock().insert(*key, record.into());
+        if self.put.try_send(*key).is_err() {
+            self.waiting.lock().remove(key);
+            tracing::warn!("too many step records are waiting to be written; one is dropped");
+        }
+    }
+}
+
+async fn write_behind(
+    steps: Weak<StoreSteps>,
+    service: Weak<Service>,
+    mut queue: mpsc::Receiver<Digest>,
+    bytes_max: u64,
+) {
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let next = tokio::select! {
+            key = queue.recv() => match key {
+                Some(key) => Some(key),
+                None => return,
+            },
+            _ = rounds.tick() => None,
+        };
+        let (Some(steps), Some(service)) = (steps.upgrade(), service.upgrade()) else { return };
+        let now = Timestamp::now();
+        let done = match next {
+            Some(key) => {
+                let done = steps.write(&service, key, now).await;
+                if done.is_err() {
+                    steps.waiting.lock().remove(&key);
+                }
+                done
+            }
+            None => steps.round(&service, bytes_max, now).await,
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, cause = error.source.as_deref().map(tracing::field::display), "keep step records");
+        }
+    }
+}
+
+fn holder(key: &Digest) -> String {
+    format!("step:{}", key.hex())
+}
+
+/// Every digest in a record, each once.
+fn digests(record: &[u8]) -> Vec<Digest> {
+    fn walk(value: &serde_json::Value, found: &mut Vec<Digest>) {
+        match value {
+            serde_json::Value::String(text) => {
+                if let Ok(digest) = text.parse()
+                    && found.len() < DIGESTS_MAX
+                    && !found.contains(&digest)
+                {
+                    found.push(digest);
+                }
+            }
+            serde_json::Value::Array(values) => values.iter().for_each(|v| walk(v, found)),
+            serde_json::Value::Object(members) => members.values().for_each(|v| walk(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(value) = serde_json::from_slice(record) {
+        walk(&value, &mut found);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_found_wherever_they_stand() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let record = serde_json::json!({"layers": [{"digest": a, "size": 3}], "other": {"x": [b, a, "sha256:no"]}});
+        assert_eq!(digests(record.to_string().as_bytes()), [a, b]);
+        assert!(digests(b"not json").is_empty());
+    }
+}
