@@ -112,7 +112,14 @@ pub(crate) struct NamedRegistry {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Registry {
     /// The name of the container registry.
-    #[arg(short = 'r', long = "registry", value_name = "REGISTRY", env = "AZURE_DEFAULTS_ACR", hide_env = true)]
+    #[arg(
+        id = "registry",
+        short = 'r',
+        long = "registry",
+        value_name = "REGISTRY",
+        env = "AZURE_DEFAULTS_ACR",
+        hide_env = true
+    )]
     pub name: String,
     /// Name of the resource group; found by the registry's name when not given.
     #[arg(short = 'g', long, value_name = "GROUP")]

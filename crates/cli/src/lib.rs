@@ -17,6 +17,8 @@ mod output;
 mod profile;
 mod session;
 mod talk;
+#[cfg(test)]
+mod tests;
 
 pub use args::Global;
 pub use commands::Command;

@@ -169,6 +169,9 @@ impl<W: Write> Archive<'_, W> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Regular);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(contents.len() as u64);
         self.packed.entries += 1;
         self.tar.append_data(&mut header, name, contents).map_err(cannot_write)
