@@ -12,16 +12,19 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portolan_auth::Authority;
+use portolan_builder::StepLimits;
 use portolan_service::{Service, ServiceConfig};
 use portolan_store::blob::{Blobs, FsBlobs};
 use portolan_store::meta::Meta;
 use portolan_tasks::{Tasks, TasksConfig};
 use portolan_types::Timestamp;
+use portolan_types::limits::RUN_SECS_MAX;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
+use crate::build::{BuildConfig, Builds};
 use crate::drain::{Drain, Phase};
 use crate::http::ops::Metrics;
 use crate::listen::{self, Listener};
@@ -97,12 +100,20 @@ impl Server {
             ..ServiceConfig::default()
         };
         let authority = Arc::new(Authority::new(master));
-        let tasks = Tasks::open(meta.clone(), blobs.clone(), TasksConfig::default()).await.context("open the queue of runs")?;
-        let service = Arc::new(Service::open(meta, blobs, authority, config).await.context("open the registry's rules")?);
+        let tasks =
+            Tasks::open(meta.clone(), blobs.clone(), TasksConfig::default()).await.context("open the queue of runs")?;
+        let service =
+            Arc::new(Service::open(meta, blobs, authority, config).await.context("open the registry's rules")?);
 
         let url = format!("https://{public}");
         let bootstrap = data.join("bootstrap.json");
         bootstrap::ensure(&service, &bootstrap, &url, ca_file.clone(), now).await?;
+
+        let builds = tokio::task::spawn_blocking({
+            let (service, config) = (service.clone(), build_config(&settings));
+            move || Builds::open(service, config)
+        });
+        let builds = builds.await.context("set up builds")??;
 
         let app = Arc::new(App {
             service,
@@ -112,6 +123,8 @@ impl Server {
             drain: Drain::new(),
             metrics: Arc::new(Metrics::new()),
         });
+        let workers = usize::try_from(app.settings.build_parallel_max.0).unwrap_or(usize::MAX);
+        app.tasks.start_workers(workers, Arc::new(builds));
         let timers = background::start(&app, &tls);
         let connections_max = usize::try_from(app.settings.connections_max.0).unwrap_or(usize::MAX);
         let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
@@ -192,6 +205,21 @@ async fn lock(data: &Path) -> anyhow::Result<File> {
                 return Err(why).with_context(|| format!("lock the data folder {}", data.display()));
             }
         }
+    }
+}
+
+/// How builds are set up.
+fn build_config(settings: &Settings) -> BuildConfig {
+    BuildConfig {
+        state_dir: settings.data.join("build"),
+        step_command: None,
+        limits: StepLimits {
+            memory_bytes_max: Some(settings.build_memory_bytes_max.0),
+            pids_max: Some(u64::from(settings.build_pids_max.0)),
+            cpus: (settings.build_cpus_max > 0).then(|| f64::from(settings.build_cpus_max)),
+            secs_max: Some(RUN_SECS_MAX),
+        },
+        cache_bytes_max: settings.build_cache_bytes_max.0,
     }
 }
 

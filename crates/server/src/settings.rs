@@ -565,6 +565,8 @@ settings! {
     "Builds" {
         /// Builds that run at the same time.
         build_parallel_max: Positive = "2";
+        /// Content that the build cache may keep in the store.
+        build_cache_bytes_max: ByteSize = "20GiB";
         /// Memory of one build step.
         build_memory_bytes_max: ByteSize = "4GiB";
         /// Processors of one build step; 0 for all.
@@ -616,7 +618,10 @@ mod tests {
             e("uploads_max = 0", &[], &[]),
             r#"settings file p.toml: uploads_max: "0" is not a whole number above 0"#
         );
-        assert_eq!(e("tls_names = 3", &[], &[]), "settings file p.toml: tls_names: a value of type integer is not a list of DNS names and IP addresses");
+        assert_eq!(
+            e("tls_names = 3", &[], &[]),
+            "settings file p.toml: tls_names: a value of type integer is not a list of DNS names and IP addresses"
+        );
         assert!(e("listen = ", &[], &[]).starts_with("settings file p.toml: TOML parse error at line 1"));
         assert_eq!(
             e("", &[("PORTOLAN_LOG_FORMAT", "xml")], &[]),

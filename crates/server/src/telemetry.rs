@@ -69,11 +69,8 @@ struct Shared {
 
 impl Lines {
     fn start(out: impl Write + Send + 'static) -> Lines {
-        let shared = Arc::new(Shared {
-            waiting: Mutex::new(Vec::new()),
-            some: Condvar::new(),
-            out: Mutex::new(Box::new(out)),
-        });
+        let shared =
+            Arc::new(Shared { waiting: Mutex::new(Vec::new()), some: Condvar::new(), out: Mutex::new(Box::new(out)) });
         let weak = Arc::downgrade(&shared);
         // Without its thread the buffer still works: it is written whenever it is full.
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || {

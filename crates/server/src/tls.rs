@@ -5,6 +5,10 @@
 //! `server.key`). The certificate is made anew when it nears its end or its names change,
 //! at start and while running; the CA stays, so that clients trust it once.
 //!
+//! `NAME.localhost` needs more: OpenSSL and webpki accept no wildcard right below a name
+//! without a dot. A client that asks for such a name gets a certificate made for it on the
+//! spot ([`Minter`]), kept in memory.
+//!
 //! Operator's: `tls_cert` and `tls_key`, read again when either file changes and on SIGHUP.
 //! A pair that cannot be used is refused at start; while running the old one stays in use.
 
@@ -17,7 +21,9 @@ use anyhow::{Context, anyhow, bail};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portolan_types::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -33,6 +39,8 @@ const CA_DAYS: i64 = 3_650;
 const LEAF_DAYS: i64 = 90;
 /// How long before its end it is made anew.
 const LEAF_RENEW_DAYS: i64 = 30;
+/// Certificates for sub-domains of names without a dot, kept at one time.
+const MINTED_MAX: usize = 1_024;
 /// The largest certificate or key file read.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 const DAY_SECS: i64 = 86_400;
@@ -54,12 +62,79 @@ enum Source {
 
 type FileState = Option<(SystemTime, u64)>;
 
-#[derive(Debug)]
-struct InUse(ArcSwap<CertifiedKey>);
+/// What one handshake gets.
+struct InUse {
+    certificate: ArcSwap<CertifiedKey>,
+    /// With our own CA.
+    minter: Option<Minter>,
+}
+
+impl std::fmt::Debug for InUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InUse")
+    }
+}
 
 impl ResolvesServerCert for InUse {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let minted = match (&self.minter, hello.server_name()) {
+            (Some(minter), Some(name)) => minter.mint(name),
+            _ => None,
+        };
+        Some(minted.unwrap_or_else(|| self.certificate.load_full()))
+    }
+}
+
+/// Makes certificates for `NAME.<parent>` where the parent has no dot.
+struct Minter {
+    issuer: Issuer<'static, KeyPair>,
+    ca: CertificateDer<'static>,
+    key: KeyPair,
+    parents: Vec<String>,
+    made: quick_cache::sync::Cache<String, Arc<CertifiedKey>>,
+}
+
+impl Minter {
+    /// For the CA in `dir`, which is there already.
+    fn open(dir: &Path, settings: &Settings) -> anyhow::Result<Minter> {
+        let (issuer, ca) = issuer(dir)?;
+        let domain = settings.domain.as_ref().map(|d| d.0.clone()).filter(|d| !d.contains('.'));
+        Ok(Minter {
+            issuer,
+            ca: CertificateDer::from_pem_slice(ca.as_bytes()).context("read the CA")?,
+            key: KeyPair::generate().context("make a key")?,
+            parents: std::iter::once("localhost".to_owned()).chain(domain).collect(),
+            made: quick_cache::sync::Cache::new(MINTED_MAX),
+        })
+    }
+
+    /// A certificate for this name, when it is one of ours to make.
+    fn mint(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let (label, parent) = name.split_once('.')?;
+        if !self.parents.iter().any(|p| p == parent) || !crate::settings::DomainName::is_valid(label) {
+            return None;
+        }
+        if let Some(made) = self.made.get(name) {
+            return Some(made);
+        }
+        match self.make(name) {
+            Ok(made) => {
+                let made = Arc::new(made);
+                self.made.insert(name.to_owned(), made.clone());
+                Some(made)
+            }
+            Err(why) => {
+                tracing::error!(why = format!("{why:#}"), name, "make a certificate");
+                None
+            }
+        }
+    }
+
+    fn make(&self, name: &str) -> anyhow::Result<CertifiedKey> {
+        let cert = leaf(&[name.to_owned()], Timestamp::now())?.signed_by(&self.key, &self.issuer)?;
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).map_err(|why| anyhow!("use the key: {why}"))?;
+        let chain = vec![cert.der().clone(), self.ca.clone()];
+        Ok(CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())?)
     }
 }
 
@@ -71,7 +146,12 @@ impl Tls {
             _ => Source::Own { dir: settings.data.join("tls"), names: names(settings, listen) },
         };
         let seen = source.state();
-        let in_use = Arc::new(InUse(ArcSwap::from_pointee(source.load(now)?)));
+        let certificate = ArcSwap::from_pointee(source.load(now)?);
+        let minter = match &source {
+            Source::Own { dir, .. } => Some(Minter::open(dir, settings)?),
+            Source::Operator { .. } => None,
+        };
+        let in_use = Arc::new(InUse { certificate, minter });
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -108,8 +188,12 @@ impl Tls {
             *self.seen.lock() = state;
         }
         let key = self.source.load(now)?;
-        let changed = key.cert != self.in_use.0.load().cert;
-        self.in_use.0.store(Arc::new(key));
+        let changed = key.cert != self.in_use.certificate.load().cert;
+        self.in_use.certificate.store(Arc::new(key));
+        if let (true, Some(minter)) = (changed, &self.in_use.minter) {
+            // They are as old as what was replaced, or younger.
+            minter.made.clear();
+        }
         Ok(changed)
     }
 }
@@ -145,8 +229,9 @@ fn read_pem(path: &Path) -> anyhow::Result<String> {
 }
 
 fn pair(cert_pem: &str, key_pem: &str) -> anyhow::Result<CertifiedKey> {
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(cert_pem.as_bytes()).collect::<Result<_, _>>().context("read the certificate")?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .context("read the certificate")?;
     if chain.is_empty() {
         bail!("the certificate file holds no certificate");
     }
@@ -169,7 +254,8 @@ fn own(dir: &Path, names: &[String], now: Timestamp) -> anyhow::Result<(String, 
         }
         let (ca, key) = make_ca(now).context("make the CA")?;
         // The certificate last: it is what says that the CA is complete.
-        files::replace(&ca_key_path, key.as_bytes(), 0o600).with_context(|| format!("write {}", ca_key_path.display()))?;
+        files::replace(&ca_key_path, key.as_bytes(), 0o600)
+            .with_context(|| format!("write {}", ca_key_path.display()))?;
         files::replace(&ca_path, ca.as_bytes(), 0o644).with_context(|| format!("write {}", ca_path.display()))?;
     }
     let ca = read_pem(&ca_path)?;
@@ -181,11 +267,28 @@ fn own(dir: &Path, names: &[String], now: Timestamp) -> anyhow::Result<(String, 
     {
         return Ok((cert, key));
     }
-    let issuer_key = KeyPair::from_pem(&read_pem(&ca_key_path)?)
-        .with_context(|| format!("use the CA's key {}", ca_key_path.display()))?;
-    let issuer =
-        Issuer::from_ca_cert_pem(&ca, issuer_key).with_context(|| format!("use the CA {}", ca_path.display()))?;
+    let (issuer, ca) = issuer(dir)?;
     let key = KeyPair::generate().context("make a key")?;
+    let params = leaf(names, now)?;
+    let mut cert = params.signed_by(&key, &issuer).context("sign the server's certificate")?.pem();
+    cert.push_str(&ca);
+    let key = key.serialize_pem();
+    files::replace(&key_path, key.as_bytes(), 0o600).with_context(|| format!("write {}", key_path.display()))?;
+    files::replace(&cert_path, cert.as_bytes(), 0o644).with_context(|| format!("write {}", cert_path.display()))?;
+    Ok((cert, key))
+}
+
+/// Our CA as an issuer, and its certificate as PEM.
+fn issuer(dir: &Path) -> anyhow::Result<(Issuer<'static, KeyPair>, String)> {
+    let (ca_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
+    let ca = read_pem(&ca_path)?;
+    let key = KeyPair::from_pem(&read_pem(&key_path)?).with_context(|| format!("use {}", key_path.display()))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca, key).with_context(|| format!("use {}", ca_path.display()))?;
+    Ok((issuer, ca))
+}
+
+/// What a certificate of ours says.
+fn leaf(names: &[String], now: Timestamp) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(names).context("use the server's names in a certificate")?;
     (params.not_before, params.not_after) = lifetime(now, LEAF_DAYS)?;
     params.distinguished_name = Default::default();
@@ -193,12 +296,7 @@ fn own(dir: &Path, names: &[String], now: Timestamp) -> anyhow::Result<(String, 
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let mut cert = params.signed_by(&key, &issuer).context("sign the server's certificate")?.pem();
-    cert.push_str(&ca);
-    let key = key.serialize_pem();
-    files::replace(&key_path, key.as_bytes(), 0o600).with_context(|| format!("write {}", key_path.display()))?;
-    files::replace(&cert_path, cert.as_bytes(), 0o644).with_context(|| format!("write {}", cert_path.display()))?;
-    Ok((cert, key))
+    Ok(params)
 }
 
 fn make_ca(now: Timestamp) -> anyhow::Result<(String, String)> {

@@ -83,7 +83,8 @@ pub async fn through(app: Arc<App>, conn: Conn, mut req: super::Request) -> http
     let who = Who::default();
     let door = Door::of(req.uri().path());
     let (method, uri) = (req.method().clone(), req.uri().clone());
-    let rim_host = matches!(door, Door::V2 | Door::Acr | Door::Oauth2).then(|| req.headers().get(header::HOST).cloned());
+    let rim_host =
+        matches!(door, Door::V2 | Door::Acr | Door::Oauth2).then(|| req.headers().get(header::HOST).cloned());
     let extensions = req.extensions_mut();
     extensions.insert(conn);
     extensions.insert(RequestId(id.clone()));
@@ -181,8 +182,7 @@ fn next_id() -> String {
 fn sane(value: Option<&HeaderValue>) -> Option<HeaderValue> {
     value
         .filter(|v| {
-            (1..=64).contains(&v.len())
-                && v.as_bytes().iter().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(c))
+            (1..=64).contains(&v.len()) && v.as_bytes().iter().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(c))
         })
         .cloned()
 }
@@ -275,7 +275,10 @@ impl http_body::Body for Stalling {
     type Data = Bytes;
     type Error = axum::BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.armed = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));

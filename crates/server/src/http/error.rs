@@ -72,7 +72,8 @@ pub fn oci(error: &Error, rim: &OciRim<'_>) -> Response {
     if error.kind == Kind::Unauthenticated {
         let OciRim { login_server, scheme } = rim;
         // Clients split this on the space and the commas: one space, none after a comma.
-        let mut challenge = format!("Bearer realm=\"{scheme}://{login_server}/oauth2/token\",service=\"{login_server}\"");
+        let mut challenge =
+            format!("Bearer realm=\"{scheme}://{login_server}/oauth2/token\",service=\"{login_server}\"");
         if let Some(scope) = error.challenge.as_deref().filter(|scope| !scope.is_empty()) {
             challenge.push_str(",scope=\"");
             challenge.push_str(scope);

@@ -86,7 +86,11 @@ pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Error> {
 pub async fn read_json<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Result<T, Error> {
     let bytes = read_body(body, bytes_max).await?;
     serde_json::from_slice(&bytes).map_err(|cause| {
-        Error::new(Kind::Invalid, "InvalidRequestContent", format!("the request body is not the JSON expected: {cause}"))
+        Error::new(
+            Kind::Invalid,
+            "InvalidRequestContent",
+            format!("the request body is not the JSON expected: {cause}"),
+        )
     })
 }
 

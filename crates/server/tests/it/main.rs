@@ -1,0 +1,16 @@
+//! The server end to end, over real sockets, on real folders.
+//!
+//! Most tests start a server inside this process ([`support::TestServer`]); those about
+//! signals, crashes and the command line start the built binary (`portolan_testkit::Child`).
+
+mod arm;
+mod boot;
+mod drain;
+mod faults;
+mod identity;
+mod limits;
+mod process;
+mod settings;
+mod support;
+mod tls;
+mod tokens;
