@@ -134,9 +134,9 @@ impl Source {
         BuildError::new(ErrorKind::Dockerfile, self.sentence(fault)).with_excerpt(self.excerpt(fault.span))
     }
 
-    /// An error of another kind that belongs to `span`.
-    pub(crate) fn error_at(&self, kind: ErrorKind, span: Span, message: impl Into<String>) -> BuildError {
-        BuildError::new(kind, message).with_excerpt(self.excerpt(span))
+    /// The same, as an error of another kind.
+    pub(crate) fn fault_at(&self, kind: ErrorKind, fault: &Fault) -> BuildError {
+        BuildError { kind, ..self.error(fault) }
     }
 }
 

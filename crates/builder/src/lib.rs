@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use portolan_types::oci::Descriptor;
 use portolan_types::{Digest, Platform, Timestamp};
@@ -123,10 +124,14 @@ pub struct Built {
     pub base_images: Vec<(String, Digest)>,
 }
 
-/// Builds images. One per process; builds may run side by side.
+/// Builds images. One per process and state folder; builds may run side by side.
 pub struct Engine {
-    #[allow(dead_code, reason = "the solver is written next")]
     config: EngineConfig,
+    content: Arc<dyn ports::Content>,
+    images: Arc<dyn ports::Images>,
+    cache: Arc<dyn ports::StepCache>,
+    snapshots: Arc<snapshot::Store>,
+    folders: Arc<AtomicU64>,
 }
 
 impl Engine {
@@ -137,27 +142,62 @@ impl Engine {
         images: Arc<dyn ports::Images>,
         cache: Arc<dyn ports::StepCache>,
     ) -> io::Result<Engine> {
-        let _ = (content, images, cache);
-        Ok(Engine { config })
+        std::fs::create_dir_all(&config.state_dir)?;
+        let snapshots = Arc::new(snapshot::Store::open(&config.state_dir.join("snapshots"), content.clone())?);
+        let engine = Engine { config, content, images, cache, snapshots, folders: Arc::default() };
+        // Behind the snapshots' lock, so nobody else is using these.
+        exec::sweep(&engine.steps_dir())?;
+        match std::fs::remove_dir_all(engine.scratch_root()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(engine.steps_dir())?;
+        Ok(engine)
     }
 
     /// The same engine, sharing all its state, with base images from elsewhere. A server
     /// makes one for each build: what `FROM` may read depends on the registry that builds.
     /// Cheap.
     pub fn with_images(&self, images: Arc<dyn ports::Images>) -> Engine {
-        let _ = images;
-        Engine { config: self.config.clone() }
+        Engine {
+            config: self.config.clone(),
+            content: self.content.clone(),
+            images,
+            cache: self.cache.clone(),
+            snapshots: self.snapshots.clone(),
+            folders: self.folders.clone(),
+        }
     }
 
-    /// Build an image. Blocks; `events` is called from several threads, one call at a time
-    /// per step. Raising `cancel` makes it return soon, with every process of it gone.
+    /// Build an image. Blocks; `events` is called from several threads. Raising `cancel`
+    /// makes it return soon, with every process of it gone.
     pub fn build(
         &self,
         request: &BuildRequest,
         events: &(dyn Fn(Event) + Sync),
         cancel: &Cancel,
     ) -> Result<Built, BuildError> {
-        let _ = (request, events, cancel);
-        Err(BuildError::new(ErrorKind::Internal, "not here yet"))
+        solve::build(self, request, events, cancel)
+    }
+
+    /// Remove the least recently used snapshots until at most `bytes_max` bytes are left.
+    /// What is removed is unpacked or run again when it is needed. Reads every directory of
+    /// the snapshots: not for every build.
+    pub fn evict(&self, bytes_max: u64) -> io::Result<u64> {
+        self.snapshots.evict(bytes_max)
+    }
+
+    /// Where the executor keeps what running steps need.
+    fn steps_dir(&self) -> PathBuf {
+        self.config.state_dir.join("steps")
+    }
+
+    fn scratch_root(&self) -> PathBuf {
+        self.config.state_dir.join("scratch")
+    }
+
+    /// A folder that nobody else uses; not made yet.
+    fn scratch_dir(&self) -> PathBuf {
+        self.scratch_root().join(self.folders.fetch_add(1, Ordering::Relaxed).to_string())
     }
 }

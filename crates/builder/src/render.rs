@@ -1,12 +1,35 @@
 //! Events as lines for people and logs.
 
-use crate::error::BuildError;
-use crate::event::Event;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::error::{BuildError, ErrorKind};
+use crate::event::{Event, StepId, Stream};
+
+/// A line of output longer than this is broken.
+const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Lines of a failed step that are shown again at the end.
+const TAIL_LINES: usize = 10;
 
 /// Turns [`Event`]s into plain lines in docker's shape (`#5 [2/4] RUN …`, `#5 0.412 out`,
 /// `#5 DONE 1.2s`). Lines come without their end; the log's owner adds it.
 #[derive(Debug, Default)]
-pub struct Plain {}
+pub struct Plain {
+    steps: BTreeMap<StepId, Running>,
+    /// The step that the last line was about.
+    current: Option<StepId>,
+    failed: Option<Running>,
+}
+
+/// A step that has begun and not ended.
+#[derive(Debug, Default)]
+struct Running {
+    title: String,
+    /// Output without a line's end so far: standard output, standard error.
+    partial: [Vec<u8>; 2],
+    /// The last lines.
+    tail: VecDeque<String>,
+}
 
 impl Plain {
     /// A renderer that has seen nothing.
@@ -16,12 +39,196 @@ impl Plain {
 
     /// Take one event; hand on the lines that are complete now.
     pub fn event(&mut self, event: &Event, line: &mut dyn FnMut(&str)) {
-        let _ = (event, line);
+        match event {
+            Event::StepStarted { step, title } => {
+                self.steps.insert(*step, Running { title: title.clone(), ..Running::default() });
+                self.line(*step, title, line);
+            }
+            Event::Output { step, stream, bytes, at } => self.output(*step, *stream, bytes, *at, line),
+            Event::Note { step, text, .. } => self.line(*step, text, line),
+            Event::Cached { step } => self.end(*step, Duration::ZERO, "CACHED", line),
+            Event::Done { step, elapsed } => {
+                self.end(*step, *elapsed, &format!("DONE {:.1}s", elapsed.as_secs_f64()), line);
+            }
+            Event::Failed { step, message } => {
+                self.flush(*step, None, line);
+                self.line(*step, &format!("ERROR: {message}"), line);
+                if let Some(running) = self.steps.remove(step)
+                    && self.failed.is_none()
+                {
+                    self.failed = Some(running);
+                }
+            }
+            Event::Cancelled { step } => self.end(*step, Duration::ZERO, "CANCELED", line),
+            Event::Warning { text } => {
+                self.gap(None, line);
+                line(&format!("WARNING: {text}"));
+            }
+            Event::Exported { .. } => {}
+        }
     }
 
-    /// The lines that close the log of a failed build: the guilty part of the Dockerfile and
-    /// the error. Call it once, after the last event.
+    /// The lines that close the log of a failed build: the end of the failed step's output,
+    /// the guilty part of the Dockerfile and the error. Call it once, after the last event.
     pub fn failed(&mut self, error: &BuildError, line: &mut dyn FnMut(&str)) {
-        line(&format!("ERROR: {error}"));
+        if let (Some(step), ErrorKind::Step { .. } | ErrorKind::Timeout) = (&self.failed, error.kind) {
+            line("------");
+            line(&format!(" > {}:", step.title));
+            step.tail.iter().for_each(|text| line(text));
+            line("------");
+        }
+        if let Some(excerpt) = &error.excerpt {
+            excerpt.lines().for_each(&mut *line);
+        }
+        match error.kind {
+            ErrorKind::Cancelled => line("ERROR: the build was cancelled"),
+            _ => line(&format!("ERROR: failed to build: {error}")),
+        }
+    }
+
+    /// An empty line where the log goes over to another step.
+    fn gap(&mut self, step: Option<StepId>, line: &mut dyn FnMut(&str)) {
+        if self.current != step {
+            if self.current.is_some() {
+                line("");
+            }
+            self.current = step;
+        }
+    }
+
+    fn line(&mut self, step: StepId, text: &str, line: &mut dyn FnMut(&str)) {
+        self.gap(Some(step), line);
+        line(format!("#{step} {text}").trim_end());
+    }
+
+    fn end(&mut self, step: StepId, at: Duration, text: &str, line: &mut dyn FnMut(&str)) {
+        self.flush(step, Some(at), line);
+        self.line(step, text, line);
+        self.steps.remove(&step);
+    }
+
+    fn output(&mut self, step: StepId, stream: Stream, bytes: &[u8], at: Duration, line: &mut dyn FnMut(&str)) {
+        let Some(running) = self.steps.get_mut(&step) else { return };
+        let partial = &mut running.partial[index(stream)];
+        let mut complete = Vec::new();
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || partial.len() >= LINE_BYTES_MAX {
+                complete.push(std::mem::take(partial));
+            }
+        }
+        for text in complete {
+            self.output_line(step, &text, Some(at), line);
+        }
+    }
+
+    /// What was written without a line's end at the end of a step.
+    fn flush(&mut self, step: StepId, at: Option<Duration>, line: &mut dyn FnMut(&str)) {
+        let Some(running) = self.steps.get_mut(&step) else { return };
+        for text in std::mem::take(&mut running.partial) {
+            if !text.is_empty() {
+                self.output_line(step, &text, at, line);
+            }
+        }
+    }
+
+    fn output_line(&mut self, step: StepId, text: &[u8], at: Option<Duration>, line: &mut dyn FnMut(&str)) {
+        let text = String::from_utf8_lossy(text);
+        let text = text.trim_end_matches(['\n', '\r']);
+        // A progress bar that is drawn over itself: its last state.
+        let text = text.rsplit('\r').next().unwrap_or(text);
+        let text = match at {
+            Some(at) => format!("{:.3} {text}", at.as_secs_f64()),
+            None => text.to_owned(),
+        };
+        if let Some(running) = self.steps.get_mut(&step) {
+            if running.tail.len() == TAIL_LINES {
+                running.tail.pop_front();
+            }
+            running.tail.push_back(text.clone());
+        }
+        self.line(step, &text, line);
+    }
+}
+
+fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn a_build_that_fails() {
+        let mut plain = Plain::new();
+        let mut out = String::new();
+        let mut line = |text: &str| {
+            out.push_str(text);
+            out.push('\n');
+        };
+        let ms = Duration::from_millis;
+        let started = |step, title: &str| Event::StepStarted { step, title: title.into() };
+        let output = |step, text: &str, at| Event::Output {
+            step,
+            stream: Stream::Stdout,
+            bytes: text.as_bytes().to_vec(),
+            at: ms(at),
+        };
+        for event in [
+            started(1, "[internal] load build definition from Dockerfile"),
+            Event::Note { step: 1, text: "transferring dockerfile: 9B".into(), at: ms(0) },
+            Event::Done { step: 1, elapsed: ms(2) },
+            Event::Warning { text: "Dockerfile:3: hm".into() },
+            started(2, "[a 1/2] FROM x"),
+            Event::Cached { step: 2 },
+            started(3, "[a 2/2] RUN make"),
+            output(3, "one\ntw", 12),
+            started(4, "[b 1/1] RUN sleep"),
+            output(3, "o\r\n10%\r20%\rdone\npartial", 1500),
+            Event::Failed { step: 3, message: "exit code: 1".into() },
+            Event::Cancelled { step: 4 },
+        ] {
+            plain.event(&event, &mut line);
+        }
+        let error = BuildError::new(ErrorKind::Step { exit_code: 1 }, "Dockerfile:2: exit code: 1")
+            .with_excerpt("Dockerfile:2\n   2 | >>> RUN make".into());
+        plain.failed(&error, &mut line);
+        expect![[r#"
+            #1 [internal] load build definition from Dockerfile
+            #1 transferring dockerfile: 9B
+            #1 DONE 0.0s
+
+            WARNING: Dockerfile:3: hm
+            #2 [a 1/2] FROM x
+            #2 CACHED
+
+            #3 [a 2/2] RUN make
+            #3 0.012 one
+
+            #4 [b 1/1] RUN sleep
+
+            #3 1.500 two
+            #3 1.500 done
+            #3 partial
+            #3 ERROR: exit code: 1
+
+            #4 CANCELED
+            ------
+             > [a 2/2] RUN make:
+            0.012 one
+            1.500 two
+            1.500 done
+            partial
+            ------
+            Dockerfile:2
+               2 | >>> RUN make
+            ERROR: failed to build: Dockerfile:2: exit code: 1
+        "#]]
+        .assert_eq(&out);
     }
 }

@@ -1,11 +1,9 @@
 //! What a stage amounts to, without touching a file system: variables expanded, the image
 //! configuration, and the steps that are left to do.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
+use portolan_types::Platform;
 use portolan_types::oci::{Empty, ImageConfig};
-use portolan_types::{ImageRef, Platform};
+use std::collections::BTreeMap;
 
 use super::history::{self, entry};
 use super::signal;
@@ -36,6 +34,8 @@ pub(super) struct Stage {
     /// Its configuration; the history is complete but for the times.
     pub(super) image: ImageConfig,
     pub(super) steps: Vec<Step>,
+    /// How many steps the log counts, a base image's `FROM` among them.
+    pub(super) total: usize,
     /// Names that `ARG` instructions mentioned.
     pub(super) args_seen: Vec<String>,
     env: Vars,
@@ -138,7 +138,7 @@ impl Vars {
 /// What a stage begins with.
 pub(super) enum Begin<'a> {
     Scratch,
-    Image(&'a ImageRef, &'a Arc<BaseImage>),
+    Image(&'a BaseImage),
     Stage(&'a Stage),
 }
 
@@ -160,10 +160,11 @@ impl<'a> Eval<'a> {
             _ => Stage {
                 platform: platform.clone(),
                 image: match begin {
-                    Begin::Image(_, base) => base.config.clone(),
+                    Begin::Image(base) => base.config.clone(),
                     _ => ImageConfig::default(),
                 },
                 steps: Vec::new(),
+                total: 0,
                 args_seen: Vec::new(),
                 env: Vars::default(),
                 args: Vec::new(),
@@ -178,6 +179,9 @@ impl<'a> Eval<'a> {
         }
         image.created = None;
         image.config.on_build = None;
+        if matches!(begin, Begin::Image(_)) {
+            history::fit(&mut image.history, image.rootfs.diff_ids.len());
+        }
         let env = image.config.env.get_or_insert_default();
         if !env.iter().any(|e| e.starts_with("PATH=")) {
             env.push(format!("PATH={PATH}"));
@@ -198,6 +202,7 @@ impl<'a> Eval<'a> {
         let makes_step =
             |i: &&Instruction| matches!(i.command, Command::Copy(_) | Command::Run(_) | Command::Workdir(_));
         self.total += triggers.iter().chain(own).filter(makes_step).count();
+        self.stage.total = self.total;
         for instruction in triggers {
             self.instruction(instruction, true)?;
         }
@@ -525,7 +530,6 @@ pub(super) fn prefix(label: &str, number: usize, total: usize) -> String {
     format!("[{label}{space}{number:>width$}/{total}] ")
 }
 
-/// How many steps the log counts for a stage, and whether the base image is one.
 fn joined(pairs: &[Pair]) -> String {
     pairs.iter().map(|p| format!(" {}={}", p.key, p.value)).collect()
 }

@@ -17,6 +17,20 @@ pub(super) fn entry(created_by: String, layer: bool) -> History {
     }
 }
 
+/// Make a base image's history tell of exactly `layers` layers: images in the wild have more
+/// or fewer entries, and what is added after them must line up.
+pub(super) fn fit(history: &mut Vec<History>, layers: usize) {
+    let mut told = history.iter().filter(|h| !h.empty_layer).count();
+    for entry in history.iter_mut().filter(|h| !h.empty_layer) {
+        if told <= layers {
+            break;
+        }
+        entry.empty_layer = true;
+        told -= 1;
+    }
+    history.extend((told..layers).map(|_| History::default()));
+}
+
 /// `["a" "b"]`: Go's `%q` of a list.
 pub(super) fn quoted(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|w| quote(w)).collect();

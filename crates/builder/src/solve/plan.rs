@@ -1,0 +1,470 @@
+//! Every stage that the target needs, evaluated, its steps with their keys.
+//!
+//! Images are fetched here (all that the file names, side by side) and the parts of the
+//! context that are copied are read for their checksums; nothing is run or unpacked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use portolan_types::ignore::Ignore;
+use portolan_types::{Digest, ImageRef, Platform, limits};
+
+use super::eval::{self, Begin, CopyOp, Eval, Inputs, Op, RunOp};
+use super::internal;
+use super::key::Key;
+use super::log::Log;
+use crate::cancel::Cancel;
+use crate::copy::{CopyError, Hidden, Plan, SelectOpts};
+use crate::error::{BuildError, ErrorKind, Fault, Source, Span};
+use crate::graph::{Globals, Graph, Origin};
+use crate::instruct::{File, Instruction};
+use crate::ports::BaseImage;
+use crate::{BuildRequest, Engine, fsys, instruct, parse};
+
+/// An ignore file's size.
+const IGNORE_BYTES_MAX: u64 = limits::DOCKERFILE_BYTES_MAX as u64;
+
+/// All that is needed, planned.
+pub(super) struct Planned {
+    /// By the stage's number in the file; `None` when the target does not need it.
+    pub(super) stages: Vec<Option<StagePlan>>,
+    /// The needed ones, each after those it stands on.
+    pub(super) order: Vec<usize>,
+    pub(super) target: usize,
+    /// Images in the order of first use: as the file names them, as they are.
+    pub(super) images: Vec<Image>,
+    /// Values that must not be shown.
+    pub(super) secrets: Vec<String>,
+}
+
+/// An image that is used.
+#[derive(Clone)]
+pub(super) struct Image {
+    pub(super) name: ImageRef,
+    pub(super) platform: Platform,
+    pub(super) image: Arc<BaseImage>,
+}
+
+pub(super) struct StagePlan {
+    pub(super) label: String,
+    pub(super) base: StageBase,
+    pub(super) stage: eval::Stage,
+    /// For each step, its key.
+    pub(super) keys: Vec<Digest>,
+    /// For each step that copies from the context, what it copies.
+    pub(super) copies: Vec<Option<Plan>>,
+    /// The state below the first step.
+    base_key: Digest,
+}
+
+/// What a planned stage stands on.
+pub(super) enum StageBase {
+    Scratch,
+    Image { name: ImageRef, image: Arc<BaseImage> },
+    Stage(usize),
+}
+
+impl StagePlan {
+    /// Names the state after the last step.
+    pub(super) fn final_key(&self) -> Digest {
+        *self.keys.last().unwrap_or(&self.base_key)
+    }
+
+    /// Names the state below the first step.
+    pub(super) fn base_key(&self) -> Digest {
+        self.base_key
+    }
+
+    /// The title of the `FROM` line in the log, for an image.
+    pub(super) fn from_title(&self) -> Option<String> {
+        let StageBase::Image { name, image, .. } = &self.base else { return None };
+        let prefix = eval::prefix(&self.label, 1, self.stage.total);
+        Some(format!("{prefix}FROM {}@{}", with_tag(name), image.digest))
+    }
+}
+
+impl Planned {
+    pub(super) fn stage(&self, index: usize) -> Result<&StagePlan, BuildError> {
+        self.stages
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| BuildError::new(ErrorKind::Internal, format!("stage {index} was not planned")))
+    }
+
+    /// The image behind an origin that was planned.
+    pub(super) fn image(&self, name: &ImageRef, platform: &Platform) -> Option<&Arc<BaseImage>> {
+        self.images.iter().find(|i| i.name == *name && i.platform == *platform).map(|i| &i.image)
+    }
+
+    /// What is probably not meant, in sentences.
+    pub(super) fn warnings(&self, request: &BuildRequest, globals: &Globals) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut known: BTreeSet<&str> = BTreeSet::new();
+        for stage in self.stages.iter().flatten() {
+            known.extend(stage.stage.args_seen.iter().map(String::as_str));
+        }
+        let automatic = |name: &str| {
+            // Those of the global scope are the file's own global ARGs and the automatic ones.
+            eval::is_predefined(name)
+                || globals.get(name).is_some()
+                || name == "SOURCE_DATE_EPOCH"
+                || name.starts_with("BUILDKIT_")
+        };
+        let unused: BTreeSet<&str> = request
+            .build_args
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !known.contains(name) && !automatic(name))
+            .collect();
+        if !unused.is_empty() {
+            let names: Vec<&str> = unused.into_iter().collect();
+            out.push(format!("One or more build-args [{}] were not consumed", names.join(" ")));
+        }
+        let host = Platform::host();
+        for stage in self.stages.iter().flatten() {
+            let runs = stage.stage.steps.iter().any(|s| matches!(s.op, Op::Run(_)));
+            if runs && stage.stage.platform.architecture != host.architecture {
+                out.push(format!(
+                    "stage {} runs programs for {} on a {host} machine, which works only with emulation (binfmt_misc) set up",
+                    if stage.label.is_empty() { "0" } else { &stage.label },
+                    stage.stage.platform
+                ));
+            }
+        }
+        out
+    }
+}
+
+/// `docker.io/library/python:latest`: the tag that is meant, written out.
+fn with_tag(name: &ImageRef) -> String {
+    match (&name.tag, &name.digest) {
+        (None, None) => format!("{name}:latest"),
+        (_, Some(_)) => ImageRef { digest: None, ..name.clone() }.to_string(),
+        _ => name.to_string(),
+    }
+}
+
+pub(super) struct Planner<'a> {
+    engine: &'a Engine,
+    request: &'a BuildRequest,
+    source: &'a Source,
+    log: &'a Log<'a>,
+    file: &'a File,
+    graph: &'a Graph,
+    globals: &'a Globals,
+    cancel: &'a Cancel,
+    ignore: Ignore,
+    images: Mutex<Vec<Image>>,
+    stages: Vec<Option<StagePlan>>,
+    order: Vec<usize>,
+    /// Stages under way, outermost first.
+    open: Vec<usize>,
+}
+
+impl<'a> Planner<'a> {
+    #[allow(clippy::too_many_arguments, reason = "the parts of one build, put together in one place")]
+    pub(super) fn new(
+        engine: &'a Engine,
+        request: &'a BuildRequest,
+        source: &'a Source,
+        log: &'a Log<'a>,
+        file: &'a File,
+        graph: &'a Graph,
+        globals: &'a Globals,
+        cancel: &'a Cancel,
+    ) -> Result<Planner<'a>, BuildError> {
+        let ignore = read_ignore(request)?;
+        Ok(Planner {
+            engine,
+            request,
+            source,
+            log,
+            file,
+            graph,
+            globals,
+            cancel,
+            ignore,
+            images: Mutex::new(Vec::new()),
+            stages: graph.bases.iter().map(|_| None).collect(),
+            order: Vec::new(),
+            open: Vec::new(),
+        })
+    }
+
+    pub(super) fn plan(mut self) -> Result<Planned, BuildError> {
+        let fault = |fault| self.source.error(&fault);
+        let reachable = self.graph.reachable(self.file).map_err(fault)?;
+        self.fetch(&self.graph.images(&reachable, self.file).map_err(fault)?)?;
+        self.stage(self.graph.target, self.file.stages[self.graph.target].span)?;
+        let request = self.request;
+        let secrets = request
+            .build_args
+            .iter()
+            .filter(|(name, value)| request.secret_args.contains(name) && !value.is_empty())
+            .map(|(_, value)| value.clone())
+            .collect();
+        Ok(Planned {
+            stages: self.stages,
+            order: self.order,
+            target: self.graph.target,
+            images: self.images.into_inner(),
+            secrets,
+        })
+    }
+
+    /// Fetch images side by side.
+    fn fetch(&self, images: &[(ImageRef, Platform, Span)]) -> Result<(), BuildError> {
+        let todo = Mutex::new(images.iter().enumerate());
+        let found: Mutex<Vec<Option<Result<Image, BuildError>>>> = Mutex::new(images.iter().map(|_| None).collect());
+        let threads = images.len().min(self.engine.config.parallel_max.max(1));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let Some((index, (name, platform, span))) = todo.lock().next() else { return };
+                        let image = self.fetch_one(name, platform, *span);
+                        found.lock()[index] = Some(image);
+                    }
+                });
+            }
+        });
+        for image in found.into_inner().into_iter().flatten() {
+            self.images.lock().push(image?);
+        }
+        Ok(())
+    }
+
+    fn fetch_one(&self, name: &ImageRef, platform: &Platform, span: Span) -> Result<Image, BuildError> {
+        self.cancel.check().map_err(|_| BuildError::cancelled())?;
+        let step = self.log.step(&format!("[internal] load metadata for {}", with_tag(name)));
+        let resolved = self.engine.images.resolve(name, platform, &|line| step.note(line));
+        if self.cancel.is_cancelled() {
+            step.cancelled();
+            return Err(BuildError::cancelled());
+        }
+        let refuse = |message: String| self.source.error(&Fault::new(span, message));
+        match resolved {
+            Ok(image) if image.layers.len() != image.config.rootfs.diff_ids.len() => {
+                let (layers, ids) = (image.layers.len(), image.config.rootfs.diff_ids.len());
+                let message = format!("the image {name} has {layers} layers but its configuration names {ids}");
+                step.failed(&message);
+                Err(refuse(message))
+            }
+            Ok(image) => {
+                step.done();
+                Ok(Image { name: name.clone(), platform: platform.clone(), image: Arc::new(image) })
+            }
+            Err(message) => {
+                step.failed(&message);
+                Err(refuse(message))
+            }
+        }
+    }
+
+    /// An image that may have been fetched.
+    fn image(&self, name: &ImageRef, platform: &Platform, span: Span) -> Result<Arc<BaseImage>, BuildError> {
+        let found = self.images.lock().iter().find(|i| i.name == *name && i.platform == *platform).cloned();
+        match found {
+            Some(image) => Ok(image.image),
+            None => {
+                let image = self.fetch_one(name, platform, span)?;
+                self.images.lock().push(image.clone());
+                Ok(image.image)
+            }
+        }
+    }
+
+    /// Plan a stage and all that it stands on. `span` is who wants it.
+    fn stage(&mut self, index: usize, span: Span) -> Result<(), BuildError> {
+        if self.stages[index].is_some() {
+            return Ok(());
+        }
+        if self.open.contains(&index) {
+            let fault = self.graph.cycle(index, span, self.open.iter().copied());
+            return Err(self.source.error(&fault));
+        }
+        self.open.push(index);
+        let plan = self.plan_stage(index)?;
+        self.open.pop();
+        self.stages[index] = Some(plan);
+        self.order.push(index);
+        Ok(())
+    }
+
+    fn plan_stage(&mut self, index: usize) -> Result<StagePlan, BuildError> {
+        let file = self.file;
+        let graph = self.graph;
+        let own = &file.stages[index];
+        let platform = &graph.platforms[index];
+        let base = match &graph.bases[index] {
+            Origin::Scratch => StageBase::Scratch,
+            Origin::Image(name) => {
+                let image = self.image(name, platform, own.span)?;
+                StageBase::Image { name: name.clone(), image }
+            }
+            Origin::Stage(base) => {
+                self.stage(*base, own.span)?;
+                StageBase::Stage(*base)
+            }
+        };
+        let (begin, base_key) = match &base {
+            StageBase::Scratch => (Begin::Scratch, Key::new("scratch").finish()),
+            StageBase::Image { image, .. } => (Begin::Image(image), Key::new("image").digest(&image.digest).finish()),
+            StageBase::Stage(index) => {
+                let base = self.stages[*index]
+                    .as_ref()
+                    .ok_or_else(|| BuildError::new(ErrorKind::Internal, format!("stage {index} was not planned")))?;
+                (Begin::Stage(&base.stage), base.final_key())
+            }
+        };
+        let texts = match &begin {
+            Begin::Scratch => None,
+            Begin::Image(image) => image.config.config.on_build.as_ref(),
+            Begin::Stage(stage) => stage.image.config.on_build.as_ref(),
+        };
+        let triggers: Vec<Instruction> = texts
+            .into_iter()
+            .flatten()
+            .map(|text| {
+                let node = parse::parse_trigger(text, file.escape, own.span)?;
+                instruct::instruction(&node, file.escape)
+            })
+            .collect::<Result<_, Fault>>()
+            .map_err(|f| self.source.error(&f))?;
+        let inputs = Inputs {
+            globals: self.globals,
+            escape: file.escape,
+            build_args: &self.request.build_args,
+            secrets: &self.request.secret_args,
+            source: &|from, span| graph.source(from, span),
+        };
+        let label = graph.labels[index].clone();
+        let stage = Eval::begin(&inputs, &label, platform, &begin)
+            .run(&triggers, &own.instructions)
+            .map_err(|f| self.source.error(&f))?;
+
+        let mut plan = StagePlan { label, base, stage, keys: Vec::new(), copies: Vec::new(), base_key };
+        for number in 0..plan.stage.steps.len() {
+            self.cancel.check().map_err(|_| BuildError::cancelled())?;
+            let parent = plan.final_key();
+            let step = &plan.stage.steps[number];
+            let (key, copy) = match &step.op {
+                Op::Mkdir { path, user } => (Key::new("mkdir").digest(&parent).text(path).text(user).finish(), None),
+                Op::Run(run) => (run_key(&parent, run), None),
+                Op::Copy(copy) => self.copy_key(&parent, copy, &plan.stage.platform, &step.title, step.span)?,
+            };
+            plan.keys.push(key);
+            plan.copies.push(copy);
+        }
+        Ok(plan)
+    }
+
+    fn copy_key(
+        &mut self,
+        parent: &Digest,
+        copy: &CopyOp,
+        platform: &Platform,
+        title: &str,
+        span: Span,
+    ) -> Result<(Digest, Option<Plan>), BuildError> {
+        let mut key = Key::new("copy")
+            .digest(parent)
+            .text(&copy.dest)
+            .option(copy.chown.as_deref())
+            .option(copy.chmod.map(|mode| mode.to_string()).as_deref())
+            .flag(copy.unpack)
+            .list(copy.documents.iter().map(|(name, _)| name.as_str()))
+            .list(copy.documents.iter().map(|(_, text)| text.as_str()));
+        let mut plan = None;
+        match &copy.from {
+            None if copy.sources.is_empty() => {}
+            None => {
+                let (digest, resolved) = self.read_context(copy, title, span)?;
+                key = key.text("context").digest(&digest);
+                plan = Some(resolved);
+            }
+            Some(origin) => {
+                let from = match origin {
+                    Origin::Scratch => Key::new("scratch").finish(),
+                    Origin::Image(name) => {
+                        let image = self.image(name, platform, span)?;
+                        Key::new("image").digest(&image.digest).finish()
+                    }
+                    Origin::Stage(index) => {
+                        self.stage(*index, span)?;
+                        self.stages[*index].as_ref().map_or(*parent, StagePlan::final_key)
+                    }
+                };
+                key = key.text("from").digest(&from).list(copy.sources.iter().map(String::as_str));
+            }
+        }
+        Ok((key.finish(), plan))
+    }
+
+    fn read_context(&self, copy: &CopyOp, title: &str, span: Span) -> Result<(Digest, Plan), BuildError> {
+        let is_hidden = |path: &str| self.ignore.matches(path);
+        let hidden = Hidden { is: &is_hidden, has_exceptions: self.ignore.has_exceptions() };
+        let opts = SelectOpts { hidden: (!self.ignore.is_empty()).then_some(hidden) };
+        let read = Plan::resolve(&self.request.context, &copy.sources, &opts)
+            .and_then(|plan| plan.digest(self.cancel).map(|digest| (digest, plan)));
+        read.map_err(|error| {
+            let error = copy_error(self.source, span, error);
+            let step = self.log.step(title);
+            match error.kind {
+                ErrorKind::Cancelled => step.cancelled(),
+                _ => step.failed(&error.message),
+            }
+            error
+        })
+    }
+}
+
+/// The build's error for a copy that failed.
+pub(super) fn copy_error(source: &Source, span: Span, error: CopyError) -> BuildError {
+    match error {
+        CopyError::User(message) => source.error(&Fault::new(span, message)),
+        CopyError::Cancelled => BuildError::cancelled(),
+        CopyError::Io(error) => internal("copy files", &error),
+    }
+}
+
+fn run_key(parent: &Digest, run: &RunOp) -> Digest {
+    let mut env: Vec<&(String, String)> = run.env.iter().collect();
+    env.sort();
+    let (path, text) = match &run.script {
+        Some((path, text)) => (Some(path.as_str()), Some(text.as_str())),
+        None => (None, None),
+    };
+    Key::new("run")
+        .digest(parent)
+        .list(run.argv.iter().map(String::as_str))
+        .list(env.iter().map(|(name, _)| name.as_str()))
+        .list(env.iter().map(|(_, value)| value.as_str()))
+        .text(&run.cwd)
+        .text(&run.user)
+        .flag(run.network)
+        .option(path)
+        .option(text)
+        .finish()
+}
+
+/// The ignore file that goes with the Dockerfile.
+fn read_ignore(request: &BuildRequest) -> Result<Ignore, BuildError> {
+    let parse = |name: &str, text: &str| {
+        Ignore::parse(text).map_err(|e| BuildError::new(ErrorKind::Dockerfile, format!("{name}: {e}")))
+    };
+    if let Some(text) = &request.ignore {
+        return parse(".dockerignore", text);
+    }
+    let root = fsys::open_root(&request.context).map_err(|e| internal("open the build context", &e))?;
+    for name in [format!("{}.dockerignore", request.dockerfile_name), ".dockerignore".to_owned()] {
+        use std::os::fd::AsFd;
+        let bytes = fsys::read_in(root.as_fd(), std::path::Path::new(&name), IGNORE_BYTES_MAX)
+            .map_err(|e| internal("read the ignore file", &e))?;
+        if let Some(bytes) = bytes {
+            return parse(&name, &String::from_utf8_lossy(&bytes));
+        }
+    }
+    Ok(Ignore::default())
+}

@@ -1,0 +1,513 @@
+//! Doing what is not done: stages side by side, layers written behind their backs.
+//!
+//! What has to happen is asked for from the end: the target's layers are wanted, a missing
+//! step wants the state below it and what it copies from, and so on down. Every stage that
+//! is asked for something gets a thread. A thread waits for other stages only before it
+//! takes a permit, so that stages cannot block each other.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+use portolan_types::Digest;
+
+use super::eval::Op;
+use super::internal;
+use super::key::Key;
+use super::log::{Log, StepLog};
+use super::plan::{Planned, StageBase, StagePlan};
+use super::probe::{self, Done, LayerRecord, Record, StageDone};
+use crate::cancel::Cancel;
+use crate::diff::{self, Layer};
+use crate::error::{BuildError, ErrorKind, Source};
+use crate::graph::Origin;
+use crate::snapshot::Chain;
+use crate::{BuildRequest, Engine};
+
+/// What everybody who works on a build knows.
+pub(super) struct Site<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) request: &'a BuildRequest,
+    pub(super) source: &'a Source,
+    pub(super) log: &'a Log<'a>,
+    pub(super) planned: &'a Planned,
+}
+
+/// A build whose target is done: all its layers are there and durable.
+pub(super) struct Worked<'a> {
+    pub(super) stages: Vec<StageDone>,
+    /// The step under which the documents are written.
+    pub(super) export: StepLog<'a>,
+}
+
+/// What is asked of a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Want {
+    /// Its steps' layers.
+    layers: bool,
+    /// The state at its end.
+    root: bool,
+}
+
+/// Why a stage's thread stopped.
+pub(super) enum Stop {
+    /// This stage failed.
+    Failed(BuildError),
+    /// Another one did, or the build was cancelled.
+    Elsewhere,
+}
+
+impl From<BuildError> for Stop {
+    fn from(error: BuildError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+/// A layer to write.
+struct LayerJob {
+    stage: usize,
+    step: usize,
+    chain: Chain,
+}
+
+/// The state at the end of a stage, once it is there.
+#[derive(Default)]
+struct Slot {
+    value: Mutex<Option<Result<Chain, ()>>>,
+    set: Condvar,
+}
+
+impl Slot {
+    fn put(&self, chain: Result<Chain, ()>) {
+        self.value.lock().get_or_insert(chain);
+        self.set.notify_all();
+    }
+
+    fn wait(&self) -> Result<Chain, Stop> {
+        let mut value = self.value.lock();
+        loop {
+            match &*value {
+                Some(Ok(chain)) => return Ok(chain.clone()),
+                Some(Err(())) => return Err(Stop::Elsewhere),
+                None => self.set.wait(&mut value),
+            }
+        }
+    }
+}
+
+/// A slot that somebody is going to fill.
+struct Promise<'a>(&'a Slot);
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        // Does nothing to one that is filled.
+        self.0.put(Err(()));
+    }
+}
+
+/// How many may work at once.
+struct Permits {
+    free: Mutex<usize>,
+    given_back: Condvar,
+}
+
+struct Permit<'a>(&'a Permits);
+
+impl Permits {
+    fn take(&self) -> Permit<'_> {
+        let mut free = self.free.lock();
+        while *free == 0 {
+            self.given_back.wait(&mut free);
+        }
+        *free -= 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.given_back.notify_one();
+    }
+}
+
+/// One build's work under way.
+pub(super) struct Crew<'a> {
+    pub(super) site: &'a Site<'a>,
+    /// Raised when the build is to end, by a failure too.
+    pub(super) stop: Cancel,
+    wants: Vec<Want>,
+    slots: Vec<Slot>,
+    permits: Permits,
+    /// Base images' states, unpacked once.
+    bases: Mutex<HashMap<Digest, Chain>>,
+    /// Makes names of results different from all others.
+    nonce: u64,
+    count: AtomicU64,
+}
+
+/// Do what is missing. Steps that were done are recorded, also when a later one fails or the
+/// build is cancelled.
+pub(super) fn work<'a>(
+    site: &'a Site<'a>,
+    mut stages: Vec<StageDone>,
+    cancel: &Cancel,
+) -> Result<Worked<'a>, BuildError> {
+    let planned = site.planned;
+    let stop = Cancel::new();
+    let _link = cancel.on_cancel({
+        let stop = stop.clone();
+        move || stop.cancel()
+    });
+    let parallel = site.engine.config.parallel_max.max(1);
+    let crew = Crew {
+        site,
+        stop,
+        wants: wants(planned, &stages),
+        slots: planned.stages.iter().map(|_| Slot::default()).collect(),
+        permits: Permits { free: Mutex::new(parallel), given_back: Condvar::new() },
+        bases: Mutex::new(HashMap::new()),
+        nonce: RandomState::new().hash_one(planned.target),
+        count: AtomicU64::new(0),
+    };
+    let layers: Mutex<Vec<(usize, usize, Result<Layer, BuildError>)>> = Mutex::new(Vec::new());
+    let (jobs, queue) = crossbeam_channel::unbounded::<LayerJob>();
+
+    let (failure, export) = std::thread::scope(|scope| {
+        for _ in 0..parallel.min(2) {
+            scope.spawn(|| {
+                for job in queue.iter() {
+                    // Not stopped by a failed step: what is done is worth keeping.
+                    let layer = diff::write_layer(&job.chain, &*site.engine.content, None, cancel)
+                        .map_err(|e| internal("write a layer", &e));
+                    if layer.is_err() {
+                        crew.stop.cancel();
+                    }
+                    layers.lock().push((job.stage, job.step, layer));
+                }
+            });
+        }
+        let failure = crew.stages(&mut stages, &jobs);
+        drop(jobs);
+        let export = failure.is_none().then(|| site.log.step("exporting to image"));
+        (failure, export)
+    });
+
+    let mut failure = failure;
+    let mut fresh = Vec::new();
+    for (stage, step, layer) in layers.into_inner() {
+        match layer {
+            Ok(layer) => {
+                fresh.push(layer.blob.digest);
+                if let Some(done) = stages[stage].steps.get_mut(step) {
+                    done.layer = Some(layer);
+                }
+            }
+            Err(error) => failure = failure.filter(|f| f.kind != ErrorKind::Cancelled).or(Some(error)),
+        }
+    }
+    let synced = match fresh.is_empty() {
+        true => Ok(()),
+        false => site.engine.content.sync(&fresh),
+    };
+    match synced {
+        Ok(()) => crew.record(&stages),
+        Err(error) => failure = failure.or(Some(internal("keep the layers", &error))),
+    }
+    match (failure, export) {
+        (None, Some(export)) => Ok(Worked { stages, export }),
+        (failure, export) => {
+            let error = failure.unwrap_or_else(BuildError::cancelled);
+            if let Some(export) = export {
+                export.failed(&error.message);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What the target's image asks of every stage.
+fn wants(planned: &Planned, stages: &[StageDone]) -> Vec<Want> {
+    let mut wants = vec![Want::default(); planned.stages.len()];
+    let mut todo = vec![(planned.target, Want { layers: true, root: false })];
+    while let Some((index, want)) = todo.pop() {
+        let before = wants[index];
+        let now = Want { layers: before.layers || want.layers, root: before.root || want.root };
+        let (Some(plan), true) = (&planned.stages[index], now != before) else { continue };
+        wants[index] = now;
+        let done = stages[index].steps.len();
+        let missing = &plan.stage.steps[done..];
+        if let StageBase::Stage(base) = plan.base {
+            // A stage of no steps at all is its base.
+            let root = (!missing.is_empty() && done == 0) || (now.root && plan.stage.steps.is_empty());
+            if now.layers || root {
+                todo.push((base, Want { layers: now.layers, root }));
+            }
+        }
+        for step in missing {
+            if let Op::Copy(copy) = &step.op
+                && let Some(Origin::Stage(from)) = copy.from
+            {
+                todo.push((from, Want { layers: false, root: true }));
+            }
+        }
+    }
+    wants
+}
+
+impl<'a> Crew<'a> {
+    fn engine(&self) -> &'a Engine {
+        self.site.engine
+    }
+
+    fn raised(&self) -> Result<(), Stop> {
+        self.stop.check().map_err(|_| Stop::Elsewhere)
+    }
+
+    /// Run every stage that is asked for something, each in a thread of its own. Returns the
+    /// first failure.
+    fn stages(&self, stages: &mut [StageDone], jobs: &crossbeam_channel::Sender<LayerJob>) -> Option<BuildError> {
+        let failure: Mutex<Option<BuildError>> = Mutex::new(None);
+        // Each thread adds to its own stage; all see what was done before.
+        let known = &stages.to_vec();
+        std::thread::scope(|scope| {
+            for (index, done) in stages.iter_mut().enumerate() {
+                let Some(plan) = &self.site.planned.stages[index] else { continue };
+                if !self.has_work(plan, done, self.wants[index]) {
+                    self.show_done(plan, done);
+                    continue;
+                }
+                let failure = &failure;
+                scope.spawn(move || {
+                    // Whatever happens here, nobody waits for this stage for ever.
+                    let slot = Promise(&self.slots[index]);
+                    match self.stage(index, plan, done, known, jobs) {
+                        Ok(Some(chain)) => slot.0.put(Ok(chain)),
+                        Ok(None) => {}
+                        Err(stop) => {
+                            if let Stop::Failed(error) = stop {
+                                failure.lock().get_or_insert(error);
+                            }
+                            self.stop.cancel();
+                        }
+                    }
+                });
+            }
+        });
+        let failure = failure.into_inner();
+        match failure {
+            None if self.stop.is_cancelled() => Some(BuildError::cancelled()),
+            failure => failure,
+        }
+    }
+
+    fn has_work(&self, plan: &StagePlan, done: &StageDone, want: Want) -> bool {
+        let missing = done.steps.len() < plan.stage.steps.len();
+        let unwritten = done.steps.iter().any(|s| s.layer.is_none());
+        want.root || (want.layers && (missing || unwritten))
+    }
+
+    /// Show the steps of a stage of which nothing is asked.
+    fn show_done(&self, plan: &StagePlan, done: &StageDone) {
+        if let Some(title) = plan.from_title() {
+            self.site.log.step(&title).cached();
+        }
+        for (step, _) in plan.stage.steps.iter().zip(&done.steps) {
+            self.site.log.step(&step.title).cached();
+        }
+    }
+
+    fn stage(
+        &self,
+        index: usize,
+        plan: &StagePlan,
+        done: &mut StageDone,
+        known: &[StageDone],
+        jobs: &crossbeam_channel::Sender<LayerJob>,
+    ) -> Result<Option<Chain>, Stop> {
+        let want = self.wants[index];
+        let queue = |step: usize, chain: &Chain| {
+            let job = LayerJob { stage: index, step, chain: chain.clone() };
+            jobs.send(job).map_err(|_| Stop::Elsewhere)
+        };
+        let ready = done.steps.len();
+        let missing = ready < plan.stage.steps.len();
+        let mut chain = match missing || want.root {
+            true => Some(self.state_so_far(index, plan, known)?),
+            false => {
+                if let Some(title) = plan.from_title() {
+                    self.site.log.step(&title).cached();
+                }
+                None
+            }
+        };
+        for (number, (step, done)) in plan.stage.steps.iter().zip(&done.steps).enumerate() {
+            self.site.log.step(&step.title).cached();
+            if let (true, None, Some(chain)) = (want.layers, &done.layer, &done.chain) {
+                queue(number, chain)?;
+            }
+        }
+        for number in ready..plan.stage.steps.len() {
+            let Some(below) = chain.take() else { return Err(Stop::Elsewhere) };
+            let id = self.new_id(&plan.keys[number]);
+            let after = self.step(plan, number, &below, &id)?;
+            if want.layers {
+                queue(number, &after)?;
+            }
+            let created = self.site.request.created.rfc3339();
+            done.steps.push(Done { id, created, layer: None, chain: Some(after.clone()) });
+            chain = Some(after);
+        }
+        Ok(chain)
+    }
+
+    /// A name for a result, different from all others.
+    fn new_id(&self, key: &Digest) -> Digest {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        Key::new("result")
+            .digest(key)
+            .part(&self.nonce.to_le_bytes())
+            .part(&self.site.request.created.0.to_le_bytes())
+            .part(&count.to_le_bytes())
+            .finish()
+    }
+
+    fn put(&self, key: &Digest, parent: &Digest, id: &Digest, created: &str, layer: Option<LayerRecord>) {
+        let record = Record { parent: *parent, id: *id, created: created.to_owned(), layer };
+        match serde_json::to_vec(&record) {
+            Ok(bytes) => self.engine().cache.put(key, &bytes),
+            Err(error) => tracing::warn!(%error, "write a step record"),
+        }
+    }
+
+    /// Record what is done, now that its layers are durable. A step without a layer, because
+    /// nobody wants it or the build was cut short, counts as long as its snapshot is there.
+    fn record(&self, stages: &[StageDone]) {
+        for &index in &self.site.planned.order {
+            let Some(plan) = &self.site.planned.stages[index] else { continue };
+            let Some(mut parent) = probe::base_id(self.site.planned, stages, index) else { continue };
+            for (key, done) in plan.keys.iter().zip(&stages[index].steps) {
+                // Those found in the cache are recorded already, unless a layer is new.
+                if done.chain.is_some() {
+                    let layer = done.layer.as_ref().map(LayerRecord::of);
+                    self.put(key, &parent, &done.id, &done.created, layer);
+                }
+                parent = done.id;
+            }
+        }
+    }
+
+    /// The state below a stage's first missing step.
+    fn state_so_far(&self, index: usize, plan: &StagePlan, known: &[StageDone]) -> Result<Chain, Stop> {
+        let done = &known[index].steps;
+        let Some(last) = done.last() else { return self.base_state(plan) };
+        if let Some(title) = plan.from_title() {
+            self.site.log.step(&title).cached();
+        }
+        if let Some(chain) = last.chain.clone().or_else(|| self.engine().snapshots.find(&last.id)) {
+            return Ok(chain);
+        }
+        // The snapshot is gone, the layers are not.
+        let mut blobs = Vec::new();
+        let mut diff_ids = Vec::new();
+        let mut at = index;
+        loop {
+            for step in known[at].steps.iter().rev() {
+                let layer = step.layer.as_ref().ok_or_else(|| {
+                    BuildError::new(ErrorKind::Internal, "the state of a cached step is gone; build again")
+                })?;
+                blobs.push(layer.blob.clone());
+                diff_ids.push(layer.diff_id);
+            }
+            match &self.site.planned.stage(at)?.base {
+                StageBase::Scratch => break,
+                StageBase::Image { image, .. } => {
+                    blobs.extend(image.layers.iter().rev().cloned());
+                    diff_ids.extend(image.config.rootfs.diff_ids.iter().rev());
+                    break;
+                }
+                StageBase::Stage(base) => at = *base,
+            }
+        }
+        blobs.reverse();
+        diff_ids.reverse();
+        let _permit = self.permits.take();
+        self.raised()?;
+        self.engine()
+            .snapshots
+            .base(&blobs, &diff_ids, &self.stop)
+            .map_err(|e| self.machine("unpack cached layers", &e))
+    }
+
+    /// The state that a stage's `FROM` names.
+    fn base_state(&self, plan: &StagePlan) -> Result<Chain, Stop> {
+        match &plan.base {
+            StageBase::Scratch => Ok(Chain::empty()),
+            StageBase::Stage(base) => self.slots[*base].wait(),
+            StageBase::Image { image, .. } => {
+                let step = plan.from_title().map(|title| self.site.log.step(&title));
+                let chain = self.image_state(image);
+                match (&chain, step) {
+                    (Ok(_), Some(step)) => step.done(),
+                    (Err(Stop::Failed(error)), Some(step)) => step.failed(&error.message),
+                    (Err(Stop::Elsewhere), Some(step)) => step.cancelled(),
+                    (_, None) => {}
+                }
+                chain
+            }
+        }
+    }
+
+    /// The state of an image.
+    pub(super) fn image_state(&self, image: &crate::ports::BaseImage) -> Result<Chain, Stop> {
+        if let Some(chain) = self.bases.lock().get(&image.digest) {
+            return Ok(chain.clone());
+        }
+        let _permit = self.permits.take();
+        self.raised()?;
+        let chain = self
+            .engine()
+            .snapshots
+            .base(&image.layers, &image.config.rootfs.diff_ids, &self.stop)
+            .map_err(|e| self.machine("unpack the base image", &e))?;
+        self.bases.lock().insert(image.digest, chain.clone());
+        Ok(chain)
+    }
+
+    /// The state at the end of another stage.
+    pub(super) fn stage_state(&self, index: usize) -> Result<Chain, Stop> {
+        self.slots[index].wait()
+    }
+
+    /// The machine failed, or was told to stop.
+    pub(super) fn machine(&self, what: &str, error: &std::io::Error) -> Stop {
+        if Cancel::is_cause_of(error) || self.stop.is_cancelled() {
+            return Stop::Elsewhere;
+        }
+        Stop::Failed(internal(what, error))
+    }
+
+    /// Do one step, show it, and name its result.
+    fn step(&self, plan: &StagePlan, number: usize, below: &Chain, id: &Digest) -> Result<Chain, Stop> {
+        let step = &plan.stage.steps[number];
+        // What it copies from first: waiting must not take a permit.
+        let from = match &step.op {
+            Op::Copy(copy) => self.copy_source(copy, plan)?,
+            _ => None,
+        };
+        let _permit = self.permits.take();
+        self.raised()?;
+        let log = self.site.log.step(&step.title);
+        let done = self
+            .perform(plan, number, below, from.as_ref(), &log)
+            .and_then(|active| active.commit(id).map_err(|e| self.machine("keep the step's files", &e)));
+        match &done {
+            Ok(_) => log.done(),
+            Err(Stop::Elsewhere) => log.cancelled(),
+            Err(Stop::Failed(error)) if error.kind == ErrorKind::Cancelled => log.cancelled(),
+            Err(Stop::Failed(error)) => log.failed(&error.message),
+        }
+        done
+    }
+}
