@@ -65,10 +65,8 @@ impl Pack {
         let ignore = match find_ignore(root, &path)? {
             Some((from, text)) => {
                 let ignore = Ignore::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", from.display())))?;
-                // The server applies the same file again; our own two must not be taken for
-                // the user's by a `COPY . .`.
-                let own = format!("{text}\n{dockerfile_path}\n{dockerfile_path}.dockerignore\n");
-                extra.push((format!("{dockerfile_path}.dockerignore"), own.into_bytes()));
+                // The server goes by the same file when it copies, wherever it lies here.
+                extra.push((format!("{dockerfile_path}.dockerignore"), text.into_bytes()));
                 ignore
             }
             None => Ignore::default(),

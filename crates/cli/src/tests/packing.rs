@@ -121,7 +121,7 @@ fn dockerignore_decides() {
         None,
         expect![[r#"
             <unique>_Dockerfile 7 bytes
-            <unique>_Dockerfile.dockerignore 156 bytes
+            <unique>_Dockerfile.dockerignore 54 bytes
             Dockerfile 7 bytes
             docs dir
             docs/keep dir
@@ -146,7 +146,7 @@ fn ignored_folders_appear_only_with_what_is_kept_in_them() {
         None,
         expect![[r#"
             <unique>_Dockerfile 7 bytes
-            <unique>_Dockerfile.dockerignore 111 bytes
+            <unique>_Dockerfile.dockerignore 9 bytes
             a dir
             a/b dir
             a/b/c 1 bytes
@@ -168,7 +168,7 @@ fn the_dockerfiles_own_ignore_file_wins() {
         Some("deploy/App.Dockerfile"),
         expect![[r#"
             <unique>_App.Dockerfile 7 bytes
-            <unique>_App.Dockerfile.dockerignore 119 bytes
+            <unique>_App.Dockerfile.dockerignore 9 bytes
             .dockerignore 7 bytes
             deploy dir
             deploy/App.Dockerfile 7 bytes

@@ -173,6 +173,7 @@ struct Unpacked {
     context: PathBuf,
     dockerfile: Vec<u8>,
     dockerfile_name: String,
+    ignore: Option<String>,
 }
 
 fn unpack(archive: Box<dyn Read + Send>, dir: &Path, name: &str, stop: &Cancel) -> Result<Unpacked, Trouble> {
@@ -188,15 +189,23 @@ fn unpack(archive: Box<dyn Read + Send>, dir: &Path, name: &str, stop: &Cancel) 
         ContextError::Cancelled => Trouble::Stopped,
         ContextError::Io(e) => server("unpack the build context", e),
     })?;
-    let dockerfile = dockerfile(&root, name)?;
-    let mut shown = name;
+    let text = dockerfile(&root, name)?;
+    let (mut shown, mut ignore) = (name, None);
     if let Some(original) = client_copy(name) {
         // The client's extra copy is not part of what was to be built: left in place, it
         // would be in every `COPY . .`, under another name each time.
         std::fs::remove_file(root.join(name)).map_err(|e| server("remove the copy of the Dockerfile", e))?;
         shown = original;
+        // Our own client sends the ignore file it went by beside its copy: the copy lies at
+        // the root, wherever the Dockerfile and its own ignore file came from.
+        let beside = format!("{name}.dockerignore");
+        if root.join(&beside).symlink_metadata().is_ok() {
+            let patterns = dockerfile(&root, &beside)?;
+            std::fs::remove_file(root.join(&beside)).map_err(|e| server("remove the copy of the ignore file", e))?;
+            ignore = Some(String::from_utf8_lossy(&patterns).into_owned());
+        }
     }
-    Ok(Unpacked { context: root, dockerfile, dockerfile_name: shown.to_owned() })
+    Ok(Unpacked { context: root, dockerfile: text, dockerfile_name: shown.to_owned(), ignore })
 }
 
 /// `Dockerfile` from `0123456789abcdef0123456789abcdef_Dockerfile`, the name under which
@@ -241,7 +250,7 @@ fn request(job: &Job, unpacked: Unpacked) -> BuildRequest {
         context: unpacked.context,
         dockerfile: unpacked.dockerfile,
         dockerfile_name: unpacked.dockerfile_name,
-        ignore: None,
+        ignore: unpacked.ignore,
         build_args: args.iter().map(|a| (a.name.clone(), a.value.expose().clone())).collect(),
         secret_args: args.iter().filter(|a| a.secret).map(|a| a.name.clone()).collect(),
         target: job.build.target.clone(),
