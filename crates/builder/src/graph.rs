@@ -243,6 +243,9 @@ impl Graph {
             label => label.to_owned(),
         };
         let mut ring: Vec<String> = open.skip_while(|s| *s != stage).map(label).collect();
+        if ring.len() == 1 {
+            return Fault::new(span, "a stage cannot copy from itself");
+        }
         ring.push(label(stage));
         Fault::new(span, format!("stages need each other: {}", ring.join(" needs ")))
     }

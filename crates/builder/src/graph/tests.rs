@@ -38,11 +38,11 @@ fn only_what_the_target_needs() {
         None,
         &[],
         expect![[r#"
-        0 "build" on docker.io/library/go for linux/arm64
-        3 "stage-3" on scratch for linux/arm64
-        line 1: docker.io/library/go for linux/arm64
-        line 6: docker.io/library/nginx:1 for linux/arm64
-    "#]],
+            0 "build" on docker.io/library/go for linux/arm64
+            3 "stage-3" on scratch for linux/arm64
+            line 1: docker.io/library/go for linux/arm64
+            line 7: docker.io/library/nginx:1 for linux/arm64
+        "#]],
     );
     check(
         file,
@@ -111,8 +111,8 @@ fn arguments_in_from() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:1: platform: write os/architecture[/variant], for example linux/amd64
-    "#]],
+            Dockerfile:1: invalid platform: write os/architecture[/variant], for example linux/amd64
+        "#]],
     );
 }
 
@@ -139,8 +139,8 @@ fn mistakes() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:1: "Builder" is neither a stage nor an image: repository name: it has a character outside a-z, 0-9, `.`, `_`, `-` and `/`
-    "#]],
+            Dockerfile:1: "Builder" is neither a stage nor an image: invalid repository name: each part between slashes must be lower-case letters and digits, joined by one of `.`, `_`, `__` or dashes
+        "#]],
     );
     check(
         "FROM x AS a\nCOPY --from=b x y\nFROM x AS b\nCOPY --from=a x y",
@@ -155,8 +155,8 @@ fn mistakes() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:2: stages need each other: the stage needs the stage
-    "#]],
+            Dockerfile:2: a stage cannot copy from itself
+        "#]],
     );
     check(
         &"FROM x\n".repeat(STAGES_MAX + 1),
@@ -178,7 +178,7 @@ fn triggers_of_a_base_stage_count() {
             1 "base" on docker.io/library/x for linux/arm64
             0 "tools" on docker.io/library/x for linux/arm64
             2 "stage-2" on stage 1 for linux/arm64
-            line 1: docker.io/library/x for linux/arm64
+            line 2: docker.io/library/x for linux/arm64
         "#]],
     );
 }
