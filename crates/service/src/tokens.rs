@@ -157,7 +157,7 @@ fn granted(scopes: &[&str], may: ActionSet) -> Vec<Grant> {
             }
         };
         for action in actions {
-            if !grant.actions.iter().any(|a| *a == action) {
+            if !grant.actions.contains(&action) {
                 grant.actions.push(action);
             }
         }
