@@ -1,11 +1,14 @@
 //! Unpacking a build context that a client sent.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use portolan_types::limits;
 
 use crate::cancel::Cancel;
+use crate::fsys;
+use crate::unpack::{self, Rules, UnpackError, Whiteouts};
 
 /// How large a context may be.
 #[derive(Clone, Copy, Debug)]
@@ -46,14 +49,37 @@ pub enum ContextError {
 }
 
 /// Unpack the archive (tar, plain or compressed with gzip or zstd) into `dest`, an empty
-/// directory. Nothing outside `dest` is touched, whatever the archive says. On an error
-/// `dest` holds a part and should be removed.
+/// directory. Nothing outside `dest` is touched, whatever the archive says. Everything
+/// belongs to root afterwards, as files of a context do. On an error `dest` holds a part and
+/// should be removed.
 pub fn unpack(
-    archive: impl Read,
+    archive: impl Read + Send,
     dest: &Path,
     limits: &ContextLimits,
     cancel: &Cancel,
 ) -> Result<ContextInfo, ContextError> {
-    let _ = (archive, dest, limits, cancel);
-    Ok(ContextInfo::default())
+    let rules = Rules {
+        whiteouts: Whiteouts::Plain,
+        strict: true,
+        make_parents: true,
+        owner: None,
+        entries_max: limits.entries_max,
+        bytes_max: limits.bytes_max,
+    };
+    let dest = fsys::open_root(dest)?;
+    let mut tar = unpack::decompress(archive).map_err(|error| from_io(error))?;
+    match unpack::unpack(&mut tar, dest.as_fd(), &rules, cancel) {
+        Ok(done) => Ok(ContextInfo { entries: done.entries, bytes: done.bytes }),
+        Err(UnpackError::Cancelled(_)) => Err(ContextError::Cancelled),
+        Err(UnpackError::Io(error)) => Err(from_io(error)),
+        Err(other) => Err(ContextError::Refused(format!("the build context was refused: {other}"))),
+    }
+}
+
+fn from_io(error: io::Error) -> ContextError {
+    if error.kind() == io::ErrorKind::InvalidData {
+        ContextError::Refused(format!("the build context was refused: {error}"))
+    } else {
+        ContextError::Io(error)
+    }
 }

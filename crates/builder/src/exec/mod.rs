@@ -1,12 +1,54 @@
 //! Running one `RUN` step, shut off from the host.
+//!
+//! A step sees its own root file system and nothing of the host's, its own processes, host
+//! name and shared memory, docker's devices and capabilities; it shares the network unless
+//! told not to. The engine makes the cgroup and looks after output, time and cancelling; a
+//! *step process* ([`step_main`]), the engine's own program started again, makes the sandbox
+//! through libcontainer. When the step's first process ends, or the step is cancelled, or the
+//! step process or the engine dies, the kernel ends every process of the step.
+
+mod cgroup;
+mod spec;
+mod step;
+mod stubs;
+mod wire;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+pub use step::step_main;
+
+use self::cgroup::Cgroup;
+use self::stubs::Stubs;
+use self::wire::{GO, Job, JobMount, KILL, Report};
 use crate::cancel::Cancel;
+use crate::fsys;
+use crate::snapshot::detached_copy;
 use crate::user::User;
+
+/// Output is passed on in pieces of at most this many bytes.
+const OUTPUT_BYTES: usize = 64 * 1024;
+/// How long a killed step may take to be gone before the step process is killed as well.
+const KILL_GRACE: Duration = Duration::from_millis(1_500);
+/// The host's list of name servers, copied into a step.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The largest copy made of it.
+const RESOLV_CONF_BYTES_MAX: u64 = 64 * 1024;
+/// What a step's machine is called.
+const HOSTNAME: &str = "build";
+/// The `PATH` of a step whose environment has none. Source: moby `DefaultPathEnvUnix`.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How steps are run on this machine.
 #[derive(Clone, Debug)]
@@ -116,18 +158,303 @@ pub fn run(
     out: &(dyn Fn(Stream, &[u8]) + Sync),
     cancel: &Cancel,
 ) -> Result<Exit, ExecError> {
-    let _ = (config, step, out, cancel);
-    Err(ExecError::Start("not here yet".to_owned()))
+    cancel.check().map_err(|_| ExecError::Cancelled)?;
+    let root = fsys::open_root(step.root)?;
+    drop(fsys::make_dirs(root.as_fd(), Path::new(&step.cwd), (0, 0), None)?);
+    let group = Cgroup::create(&config.state_dir, &step.limits);
+    let mut stubs = Stubs::default();
+    let result = job(step, root.as_fd(), &mut stubs, !group.devices)
+        .and_then(|job| run_job(config, step, &job, &group, out, cancel));
+    let cleaned = stubs.remove(root.as_fd());
+    let exit = result?;
+    cleaned?;
+    Ok(exit)
 }
 
-/// The step process: reads a step from standard input, runs it, reports back. Call it
-/// before anything else has started a thread; returns the process's exit status.
-pub fn step_main() -> i32 {
-    70
-}
-
-/// Remove what a killed server left under `state_dir`: bundles, cgroups.
+/// Remove what a killed engine left behind: its steps' cgroups, with any process in them.
+/// Everything else of a step ends with its processes. Call it before any step runs.
 pub fn sweep(state_dir: &Path) -> io::Result<()> {
-    let _ = state_dir;
-    Ok(())
+    cgroup::sweep(state_dir)
+}
+
+/// What to tell the step process. Makes the places to mount on.
+fn job(step: &StepSpec<'_>, root: BorrowedFd<'_>, stubs: &mut Stubs, lock_devices: bool) -> Result<Job, ExecError> {
+    if step.argv.is_empty() {
+        return Err(ExecError::Start("there is no program to run".to_owned()));
+    }
+    let inner = |path: PathBuf| {
+        path.into_os_string()
+            .into_string()
+            .map(|path| format!("/{path}"))
+            .map_err(|path| ExecError::Start(format!("a mount point is not UTF-8: {}", path.display())))
+    };
+    for dir in ["proc", "sys", "dev"] {
+        if stubs.place(root, dir, true)?.is_none_or(|place| place != Path::new(dir)) {
+            return Err(ExecError::Start(format!("/{dir} of the image is not a directory")));
+        }
+    }
+    let mut mounts = Vec::new();
+    for mount in &step.mounts {
+        let (target, dir) = match mount {
+            StepMount::Bind { source, target, .. } => (target, std::fs::metadata(source)?.is_dir()),
+            StepMount::Tmpfs { target, .. } => (target, true),
+        };
+        let place = stubs.place(root, target, dir)?.filter(|place| !place.as_os_str().is_empty());
+        let place =
+            place.ok_or_else(|| ExecError::Start(format!("cannot mount on {target}: it is of another kind")))?;
+        mounts.push(match mount {
+            StepMount::Bind { writable, .. } => JobMount::Bind { target: inner(place)?, writable: *writable },
+            StepMount::Tmpfs { bytes_max, .. } => JobMount::Tmpfs { target: inner(place)?, bytes_max: *bytes_max },
+        });
+    }
+    let mut files = Vec::new();
+    let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (target, text) in [("etc/hosts", hosts), ("etc/resolv.conf", resolv_conf()?)] {
+        if let Some(place) = stubs.place(root, target, false)? {
+            files.push((inner(place)?, text));
+        }
+    }
+    let mut env = step.env.clone();
+    for (name, value) in [("PATH", PATH_DEFAULT), ("HOME", &step.user.home)] {
+        if !env.iter().any(|(key, _)| key == name) {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    if env.iter().any(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'))
+        || step.argv.iter().any(|arg| arg.contains('\0'))
+    {
+        return Err(ExecError::Start("an argument or variable has a zero byte or no name".to_owned()));
+    }
+    Ok(Job {
+        argv: step.argv.clone(),
+        env,
+        cwd: step.cwd.clone(),
+        uid: step.user.uid,
+        gid: step.user.gid,
+        groups: step.user.groups.clone(),
+        hostname: HOSTNAME.to_owned(),
+        network: step.network,
+        lock_devices,
+        mounts,
+        files,
+    })
+}
+
+fn resolv_conf() -> io::Result<String> {
+    match std::fs::File::open(RESOLV_CONF) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            file.take(RESOLV_CONF_BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn run_job(
+    config: &ExecConfig,
+    step: &StepSpec<'_>,
+    job: &Job,
+    group: &Cgroup,
+    out: &(dyn Fn(Stream, &[u8]) + Sync),
+    cancel: &Cancel,
+) -> Result<Exit, ExecError> {
+    let mut descriptors = vec![detached_copy(step.root)?];
+    for mount in &step.mounts {
+        if let StepMount::Bind { source, .. } = mount {
+            descriptors.push(detached_copy(source)?);
+        }
+    }
+    if descriptors.len() > wire::DESCRIPTORS_MAX {
+        return Err(ExecError::Start("the step has too many mounts".to_owned()));
+    }
+    let mut running = Running::start(config)?;
+    let killer = running.killer.clone();
+    let _guard = cancel.on_cancel(move || killer.kill());
+    // A step process that died meanwhile is noticed when its socket is read.
+    let _ = wire::send(&running.killer.socket, job, &descriptors.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+    drop(descriptors);
+    let deadline = step.limits.secs_max.map(|secs| Instant::now() + Duration::from_secs(secs));
+    let report = running.attend(group, deadline, out, cancel);
+    let out_of_memory = group.out_of_memory();
+    drop(running);
+    let (report, timed_out) = report?;
+    if cancel.is_cancelled() {
+        return Err(ExecError::Cancelled);
+    }
+    if timed_out {
+        return Err(ExecError::TimedOut(Duration::from_secs(step.limits.secs_max.unwrap_or_default())));
+    }
+    match report {
+        Some(Report::Exited(code)) => Ok(Exit { code, out_of_memory }),
+        Some(Report::Signaled(signal)) => Ok(Exit { code: 128 + signal, out_of_memory }),
+        Some(Report::Failed(reason)) => Err(ExecError::Start(reason)),
+        Some(Report::Created(_)) | None => Err(ExecError::Start("the step process ended without a report".to_owned())),
+    }
+}
+
+/// Ends a step from any thread.
+#[derive(Debug)]
+struct Killer {
+    socket: UnixStream,
+    /// The step's first process, once there is one. The descriptor names that process and
+    /// never a later one with its number.
+    init: Mutex<Option<OwnedFd>>,
+}
+
+impl Killer {
+    fn kill(&self) {
+        let _ = rustix::net::send(
+            &self.socket,
+            &[KILL],
+            rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT,
+        );
+        if let Some(init) = &*self.init.lock() {
+            let _ = pidfd_send_signal(init, Signal::KILL);
+        }
+    }
+}
+
+/// A step process and the ends of its pipes. Dropping it leaves nothing running.
+struct Running {
+    child: Child,
+    killer: Arc<Killer>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+}
+
+impl Running {
+    fn start(config: &ExecConfig) -> Result<Running, ExecError> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut words = config.step_command.iter();
+        let program = words.next().ok_or_else(|| ExecError::Start("no step command is configured".to_owned()))?;
+        let mut child = Command::new(program)
+            .args(words)
+            .env_clear()
+            .current_dir("/")
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| ExecError::Start(format!("start {}: {error}", program.display())))?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        Ok(Running { child, killer: Arc::new(Killer { socket: ours, init: Mutex::new(None) }), stdout, stderr })
+    }
+
+    /// Pass on output until everything has ended. Says how, and whether time ran out.
+    fn attend(
+        &mut self,
+        group: &Cgroup,
+        deadline: Option<Instant>,
+        out: &(dyn Fn(Stream, &[u8]) + Sync),
+        cancel: &Cancel,
+    ) -> Result<(Option<Report>, bool), ExecError> {
+        let mut buffer = vec![0u8; OUTPUT_BYTES];
+        let mut report = None;
+        let mut listening = true;
+        let mut timed_out = false;
+        let mut killed_at: Option<Instant> = None;
+        while listening || self.stdout.is_some() || self.stderr.is_some() {
+            if killed_at.is_none() && cancel.is_cancelled() {
+                self.killer.kill();
+                killed_at = Some(Instant::now());
+            }
+            if killed_at.is_none() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                timed_out = true;
+                self.killer.kill();
+                killed_at = Some(Instant::now());
+            }
+            if killed_at.is_some_and(|at| at.elapsed() > KILL_GRACE) {
+                // The sandbox was still being made. Its processes die with the step process.
+                let _ = self.child.kill();
+                return Ok((report, timed_out));
+            }
+            let next = match killed_at {
+                Some(at) => Some(at + KILL_GRACE),
+                None => deadline,
+            };
+            let ready = self.wait(listening, next)?;
+            if ready.stdout && !pass(&mut self.stdout, &mut buffer, &|bytes| out(Stream::Stdout, bytes))? {
+                self.stdout = None;
+            }
+            if ready.stderr && !pass(&mut self.stderr, &mut buffer, &|bytes| out(Stream::Stderr, bytes))? {
+                self.stderr = None;
+            }
+            if ready.socket {
+                match wire::receive::<Report>(&self.killer.socket) {
+                    Ok(Some((Report::Created(pid), _))) => self.created(pid, group, cancel)?,
+                    Ok(Some((ended, _))) => report = Some(ended),
+                    Ok(None) | Err(_) => listening = false,
+                }
+            }
+        }
+        Ok((report, timed_out))
+    }
+
+    /// The sandbox stands and waits: put it under its limits and let it go.
+    fn created(&mut self, pid: i32, group: &Cgroup, cancel: &Cancel) -> Result<(), ExecError> {
+        let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
+        *self.killer.init.lock() = Some(pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?);
+        if cancel.is_cancelled() {
+            self.killer.kill();
+            return Ok(());
+        }
+        group.add(pid)?;
+        rustix::net::send(&self.killer.socket, &[GO], rustix::net::SendFlags::NOSIGNAL).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    fn wait(&self, listening: bool, until: Option<Instant>) -> io::Result<Ready> {
+        let sources = [
+            listening.then(|| self.killer.socket.as_fd()),
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let timeout = until.map(|until| {
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut ready = |source: Option<BorrowedFd<'_>>| source.is_some() && events.next().unwrap_or(false);
+        let [socket, stdout, stderr] = sources;
+        Ok(Ready { socket: ready(socket), stdout: ready(stdout), stderr: ready(stderr) })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.killer.kill();
+        let _ = self.killer.socket.shutdown(std::net::Shutdown::Both);
+        // It goes by itself in a moment; `kill` above saw to what it waits for.
+        if let Err(error) = self.child.wait() {
+            tracing::warn!(%error, "wait for a step process");
+        }
+    }
+}
+
+struct Ready {
+    socket: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+/// Pass on what is there. False at the end of the pipe.
+fn pass(pipe: &mut Option<impl Read>, buffer: &mut [u8], out: &dyn Fn(&[u8])) -> io::Result<bool> {
+    let Some(pipe) = pipe else { return Ok(false) };
+    match pipe.read(buffer) {
+        Ok(0) => Ok(false),
+        Ok(n) => {
+            out(&buffer[..n]);
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+        Err(error) => Err(error),
+    }
 }

@@ -1,0 +1,310 @@
+//! Limits on steps, by cgroups of version 1 or 2.
+//!
+//! The engine makes the groups itself, one per step below one of its own, and puts the
+//! step's first process in before its program starts; everything the step starts is born
+//! there. Version 1 (also in hybrid layouts) counts from the cgroup this process is in, so
+//! that limits of the whole server hold for its steps; version 2 from the root, because a
+//! group with processes cannot hand controllers down there.
+//!
+//! Where groups cannot be made, steps run without limits and the log says so once.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use portolan_types::Digest;
+use rustix::process::{Pid, Signal};
+
+use super::StepLimits;
+
+/// The accounting period of processor time, microseconds. The kernel's default.
+const CPU_PERIOD_MICROS: u64 = 100_000;
+/// How often a group is asked to go while its last processes are being reaped.
+const REMOVE_TRIES: u32 = 50;
+/// Devices that a step may use, as version 1 spells them: docker's list. Nodes of any device
+/// may be made, but not opened.
+const DEVICES: [&str; 11] = [
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+];
+
+/// Where this machine has its groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Layout {
+    /// Version 1: a folder for each controller that we use and that is there.
+    memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
+    cpu: Option<PathBuf>,
+    devices: Option<PathBuf>,
+    /// Version 2, where no version 1 controller is: the root.
+    unified: Option<PathBuf>,
+}
+
+/// The groups of one step.
+#[derive(Debug, Default)]
+pub(super) struct Cgroup {
+    memory: Option<PathBuf>,
+    dirs: Vec<PathBuf>,
+    /// Whether the group says which devices may be used.
+    pub devices: bool,
+}
+
+impl Cgroup {
+    /// Make the groups for a step with these limits.
+    pub(super) fn create(state_dir: &Path, limits: &StepLimits) -> Cgroup {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        static TOLD: Once = Once::new();
+        let layout = Layout::of_this_process();
+        let name = format!("{}/{}-{}", family(state_dir), std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let mut group = Cgroup::default();
+        if let Err(error) = group.fill(&layout, &name, limits) {
+            TOLD.call_once(|| {
+                tracing::warn!(%error, "cgroups cannot be used: build steps run without limits of memory, processes and processor time");
+            });
+        }
+        group
+    }
+
+    fn fill(&mut self, layout: &Layout, name: &str, limits: &StepLimits) -> io::Result<()> {
+        let memory = limits.memory_bytes_max.map(|bytes| bytes.to_string());
+        let pids = limits.pids_max.map(|pids| pids.to_string());
+        let quota = limits.cpus.map(|cpus| ((cpus * CPU_PERIOD_MICROS as f64) as u64).max(1_000));
+        let wanted = memory.is_some() || pids.is_some() || quota.is_some();
+        if let Some(root) = &layout.unified {
+            if wanted {
+                enable(root);
+                let dir = root.join(name);
+                make(&dir)?;
+                self.dirs.push(dir.clone());
+                self.memory = Some(dir.clone());
+                if let Some(parent) = dir.parent() {
+                    enable(parent);
+                }
+                if let Some(bytes) = memory {
+                    write(&dir.join("memory.max"), &bytes)?;
+                    // Without it the limit would only move pages to swap.
+                    let _ = write(&dir.join("memory.swap.max"), "0");
+                }
+                if let Some(pids) = pids {
+                    write(&dir.join("pids.max"), &pids)?;
+                }
+                if let Some(quota) = quota {
+                    write(&dir.join("cpu.max"), &format!("{quota} {CPU_PERIOD_MICROS}"))?;
+                }
+            }
+            return Ok(());
+        }
+        if let Some(root) = &layout.devices {
+            let dir = root.join(name);
+            make(&dir)?;
+            self.dirs.push(dir.clone());
+            write(&dir.join("devices.deny"), "a")?;
+            for device in DEVICES {
+                write(&dir.join("devices.allow"), device)?;
+            }
+            self.devices = true;
+        }
+        let missing =
+            |name: &str| io::Error::new(io::ErrorKind::NotFound, format!("the kernel has no {name} controller here"));
+        if let Some(bytes) = memory {
+            let dir = layout.memory.as_ref().ok_or_else(|| missing("memory"))?.join(name);
+            make(&dir)?;
+            self.dirs.push(dir.clone());
+            write(&dir.join("memory.limit_in_bytes"), &bytes)?;
+            // Not there when swap is not counted.
+            let _ = write(&dir.join("memory.memsw.limit_in_bytes"), &bytes);
+            self.memory = Some(dir);
+        }
+        if let Some(pids) = pids {
+            let dir = layout.pids.as_ref().ok_or_else(|| missing("pids"))?.join(name);
+            make(&dir)?;
+            self.dirs.push(dir.clone());
+            write(&dir.join("pids.max"), &pids)?;
+        }
+        if let Some(quota) = quota {
+            let dir = layout.cpu.as_ref().ok_or_else(|| missing("cpu"))?.join(name);
+            make(&dir)?;
+            self.dirs.push(dir.clone());
+            write(&dir.join("cpu.cfs_period_us"), &CPU_PERIOD_MICROS.to_string())?;
+            write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Put a process in.
+    pub(super) fn add(&self, pid: Pid) -> io::Result<()> {
+        let pid = pid.as_raw_nonzero().to_string();
+        self.dirs.iter().try_for_each(|dir| write(&dir.join("cgroup.procs"), &pid))
+    }
+
+    /// Whether the memory limit has had a process killed.
+    pub(super) fn out_of_memory(&self) -> bool {
+        self.memory.as_ref().is_some_and(|dir| {
+            ["memory.oom_control", "memory.events"].iter().any(|file| {
+                let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+                text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
+            })
+        })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for dir in &self.dirs {
+            if let Err(error) = remove(dir) {
+                tracing::warn!(path = %dir.display(), %error, "remove a step's cgroup");
+            }
+        }
+    }
+}
+
+/// Kill what a killed engine with this state folder left running, and remove its groups.
+pub(super) fn sweep(state_dir: &Path) -> io::Result<()> {
+    let layout = Layout::of_this_process();
+    let family = family(state_dir);
+    for root in [layout.memory, layout.pids, layout.cpu, layout.devices, layout.unified].into_iter().flatten() {
+        let Ok(entries) = fs::read_dir(root.join(&family)) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            remove(&entry.path())?;
+        }
+        // Made again with the next step.
+        let _ = fs::remove_dir(root.join(&family));
+    }
+    Ok(())
+}
+
+/// One name per state folder, so that engines side by side leave each other alone.
+fn family(state_dir: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let real = fs::canonicalize(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+    format!("portolan-{}", Digest::of(real.as_os_str().as_bytes()).short())
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if tries == REMOVE_TRIES => return Err(error),
+            Err(_) => {}
+        }
+        let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        tries += 1;
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(tries)));
+    }
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir).map_err(|error| io::Error::new(error.kind(), format!("make {}: {error}", dir.display())))
+}
+
+fn write(file: &Path, value: &str) -> io::Result<()> {
+    // Not created: a file that is not there is a controller that is not there.
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+    written.map_err(|error| io::Error::new(error.kind(), format!("write {value} to {}: {error}", file.display())))
+}
+
+/// Hand controllers down to the groups below. What cannot be, shows when a limit is set.
+fn enable(dir: &Path) {
+    for controller in ["+memory", "+pids", "+cpu"] {
+        let _ = write(&dir.join("cgroup.subtree_control"), controller);
+    }
+}
+
+impl Layout {
+    fn of_this_process() -> Layout {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Layout::parse(&mounts, &own)
+    }
+
+    /// From `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    fn parse(mounts: &str, own: &str) -> Layout {
+        let mut layout = Layout::default();
+        let mut unified = None;
+        for line in mounts.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let left: Vec<&str> = left.split(' ').collect();
+            let right: Vec<&str> = right.split(' ').collect();
+            let (Some(root), Some(point), Some(kind), Some(options)) =
+                (left.get(3), left.get(4), right.first(), right.get(2))
+            else {
+                continue;
+            };
+            match *kind {
+                "cgroup2" => unified = unified.or(Some(PathBuf::from(point))),
+                "cgroup" => {
+                    for controller in options.split(',') {
+                        let slot = match controller {
+                            "memory" => &mut layout.memory,
+                            "pids" => &mut layout.pids,
+                            "cpu" => &mut layout.cpu,
+                            "devices" => &mut layout.devices,
+                            _ => continue,
+                        };
+                        if slot.is_none() {
+                            *slot = Some(Path::new(point).join(own_group(own, controller, root)));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if layout == Layout::default() {
+            layout.unified = unified;
+        }
+        layout
+    }
+}
+
+/// This process's group in a version 1 hierarchy, relative to its mount, which shows the
+/// hierarchy from `root` down.
+fn own_group(own: &str, controller: &str, root: &str) -> PathBuf {
+    let path = own
+        .lines()
+        .filter_map(|line| line.split_once(':').and_then(|(_, rest)| rest.split_once(':')))
+        .find(|(controllers, _)| controllers.split(',').any(|name| name == controller))
+        .map_or("/", |(_, path)| path);
+    let path = Path::new(path);
+    path.strip_prefix(root).unwrap_or(path.strip_prefix("/").unwrap_or(path)).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_told_apart() {
+        let hybrid = "30 24 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      31 24 0:27 / /sys/fs/cgroup/memory rw shared:3 - cgroup cgroup rw,memory\n\
+                      32 24 0:28 /docker/ab /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                      33 24 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/system.slice/x\n3:pids:/docker/ab/in\n2:cpu,cpuacct:/\n0::/init.scope\n";
+        let layout = Layout::parse(hybrid, own);
+        assert_eq!(layout.memory.as_deref(), Some(Path::new("/sys/fs/cgroup/memory/system.slice/x")));
+        assert_eq!(layout.pids.as_deref(), Some(Path::new("/sys/fs/cgroup/pids/in")));
+        assert_eq!(layout.cpu.as_deref(), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/")));
+        assert_eq!((layout.devices, layout.unified), (None, None));
+        let pure = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(Layout::parse(pure, "0::/a").unified.as_deref(), Some(Path::new("/sys/fs/cgroup")));
+        assert_eq!(Layout::parse("", ""), Layout::default());
+    }
+}

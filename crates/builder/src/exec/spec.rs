@@ -1,0 +1,127 @@
+//! The OCI runtime configuration of a step: docker's defaults, written out.
+
+use serde_json::{Value, json};
+
+use super::wire::{Job, JobMount};
+
+/// What a container may do in docker, no more. Source: moby `oci/caps/defaults.go`.
+pub(super) const CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// Files of the kernel that tell about the host. Source: moby `oci/defaults.go`.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Files of the kernel that change the host. Source: moby `oci/defaults.go`.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Open files of one process: enough for package managers, not so many that programs which
+/// close "all possible" descriptors take minutes.
+const OPEN_FILES_MAX: u64 = 65_536;
+
+/// The configuration. `root` is where the root file system is mounted; `bind(i)` where the
+/// i-th bind's source is; `file(i)` where the i-th generated file is.
+pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: impl Fn(usize) -> String) -> Value {
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": dev_options(job.lock_devices)}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+               "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+               "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}),
+    ];
+    let mut binds = 0;
+    for mount in &job.mounts {
+        mounts.push(match mount {
+            JobMount::Bind { target, writable } => {
+                let source = bind(binds);
+                binds += 1;
+                json!({"destination": target, "type": "bind", "source": source,
+                       "options": ["bind", if *writable { "rw" } else { "ro" }, "nosuid", "nodev"]})
+            }
+            JobMount::Tmpfs { target, bytes_max } => {
+                let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
+                options.extend(bytes_max.map(|bytes| format!("size={bytes}")));
+                json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
+            }
+        });
+    }
+    for (index, (target, _)) in job.files.iter().enumerate() {
+        mounts.push(json!({"destination": target, "type": "bind", "source": file(index), "options": ["bind", "rw"]}));
+    }
+    let mut namespaces =
+        vec![json!({"type": "pid"}), json!({"type": "ipc"}), json!({"type": "uts"}), json!({"type": "mount"})];
+    if !job.network {
+        namespaces.push(json!({"type": "network"}));
+    }
+    let hard = open_files_hard().min(1_048_576);
+    // Arguments and environment are not here: they go to the program directly. `HOME` only
+    // keeps the runtime from looking it up with the image's own name service modules.
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false,
+            "user": {"uid": job.uid, "gid": job.gid, "additionalGids": job.groups, "umask": 0o022},
+            "args": ["step"],
+            "env": ["PATH=/", "HOME=/"],
+            "cwd": job.cwd,
+            "capabilities": {
+                "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES,
+                "inheritable": [], "ambient": []
+            },
+            "rlimits": [
+                {"type": "RLIMIT_NOFILE", "hard": hard, "soft": hard.min(OPEN_FILES_MAX)},
+                {"type": "RLIMIT_CORE", "hard": 0, "soft": 0}
+            ]
+        },
+        "root": {"path": root, "readonly": false},
+        "hostname": job.hostname,
+        "mounts": mounts,
+        "linux": {
+            "namespaces": namespaces,
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "cgroupsPath": ""
+        }
+    })
+}
+
+fn dev_options(lock: bool) -> Vec<&'static str> {
+    let mut options = vec!["nosuid", "strictatime", "mode=755", "size=65536k"];
+    if lock {
+        options.push("ro");
+    }
+    options
+}
+
+fn open_files_hard() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}

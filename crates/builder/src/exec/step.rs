@@ -1,0 +1,280 @@
+//! The step process: one per step, single-threaded, and gone with it.
+//!
+//! libcontainer forks without executing, which is sound only in a process without threads;
+//! that is why the engine's own program is started once more for each step. This process
+//! gets a mount namespace of its own with a small file system in memory, where the runtime's
+//! bundle and state live and vanish; then it has libcontainer make the sandbox, reports the
+//! first process's id, and waits for its end or for the engine's: when the socket closes,
+//! because the engine was killed, the step is killed too.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use oci_spec::runtime::Spec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change, mount_remount, move_mount,
+    unmount,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
+use rustix::thread::UnshareFlags;
+
+use super::spec;
+use super::wire::{self, GO, Job, JobMount, Report};
+
+/// Where this process's own file system goes. It covers the cgroups on purpose: the engine
+/// looks after those itself, and libcontainer is to find none.
+const BASE: &str = "/sys/fs/cgroup";
+/// How often something is unmounted from one place.
+const STACKED_MOUNTS_MAX: usize = 8;
+/// Exit status of a step process that could not report.
+const EXIT_SOFTWARE: i32 = 70;
+
+/// The step process: reads a step from standard input, runs it, reports back. Call it
+/// before anything else has started a thread; returns the process's exit status.
+pub fn step_main() -> i32 {
+    let Ok(socket) = take_socket() else { return EXIT_SOFTWARE };
+    match step(&socket) {
+        Ok(()) => 0,
+        Err(reason) => match wire::send(&socket, &Report::Failed(reason), &[]) {
+            Ok(()) => 0,
+            Err(_) => EXIT_SOFTWARE,
+        },
+    }
+}
+
+/// Standard input is the socket; the step's own is to be empty.
+fn take_socket() -> io::Result<UnixStream> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(null)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn step(socket: &UnixStream) -> Result<(), String> {
+    let (job, descriptors) = match wire::receive::<Job>(socket) {
+        Ok(Some(message)) => message,
+        Ok(None) => return Ok(()),
+        Err(error) => return Err(format!("read the step: {error}")),
+    };
+    let mut container =
+        prepare(&job, descriptors).map_err(|error| format!("prepare the sandbox: {error}")).and_then(|()| {
+            let executor = Program { argv: job.argv.clone(), env: job.env.clone() };
+            ContainerBuilder::new("step".to_owned(), SyscallType::default())
+                .with_executor(executor)
+                .with_root_path(Path::new(BASE).join("state"))
+                .map(|builder| builder.as_init(BASE).with_systemd(false).with_detach(false))
+                .and_then(|builder| builder.build())
+                .map_err(|error| format!("make the sandbox: {}", causes(&error)))
+        })?;
+    let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw())).ok_or("the sandbox has no process")?;
+    let init = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("open the sandbox's process: {error}"))?;
+    let result = attend(socket, &mut container, pid, init);
+    if result.is_err() {
+        // It may still be waiting to be started.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+    let report = result?;
+    if let Some(report) = report {
+        // When the engine is gone nobody listens.
+        let _ = wire::send(socket, &report, &[]);
+    }
+    Ok(())
+}
+
+/// Start the program when told to, kill it when told to, and wait for its end.
+fn attend(
+    socket: &UnixStream,
+    container: &mut libcontainer::container::Container,
+    pid: Pid,
+    init: OwnedFd,
+) -> Result<Option<Report>, String> {
+    let failed = |error: io::Error| format!("attend the step: {error}");
+    wire::send(socket, &Report::Created(pid.as_raw_nonzero().get()), &[]).map_err(failed)?;
+    let mut listening = true;
+    let mut killed = false;
+    loop {
+        let mut fds = vec![PollFd::new(&init, PollFlags::IN)];
+        if listening {
+            fds.push(PollFd::new(socket, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(failed(error.into())),
+        }
+        let ended = !fds[0].revents().is_empty();
+        let spoken = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        if ended {
+            return match waitpid(Some(pid), WaitOptions::empty()) {
+                Ok(Some((_, status))) => Ok(Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Report::Exited(code),
+                    (None, signal) => Report::Signaled(signal.unwrap_or(9)),
+                })),
+                Ok(None) | Err(Errno::INTR) => continue,
+                Err(error) => Err(failed(error.into())),
+            };
+        }
+        if spoken {
+            let mut byte = [0u8];
+            let n = rustix::net::recv(socket, &mut byte, rustix::net::RecvFlags::empty()).map_or(0, |(n, _)| n);
+            match byte {
+                [GO] if n == 1 && !killed => {
+                    container.start().map_err(|error| format!("start the step: {}", causes(&error)))?
+                }
+                _ => {
+                    listening = n == 1;
+                    killed = true;
+                    // The kernel kills the whole pid namespace with its first process.
+                    let _ = pidfd_send_signal(&init, Signal::KILL);
+                }
+            }
+        }
+    }
+}
+
+/// A namespace for mounts, a file system in memory, the root attached in it, the bundle.
+fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    unshare_mounts()?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    for _ in 0..STACKED_MOUNTS_MAX {
+        if unmount(BASE, UnmountFlags::DETACH).is_err() {
+            break;
+        }
+    }
+    mount("tmpfs", BASE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0700,size=16m"))?;
+    let base = PathBuf::from(BASE);
+    let root = base.join("root");
+    fs::create_dir(&root)?;
+    fs::create_dir(base.join("state"))?;
+    let mut descriptors = descriptors.into_iter();
+    let attach = |fd: OwnedFd, to: &Path| {
+        move_mount(fd.as_fd(), "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|error| io::Error::other(format!("attach {}: {error}", to.display())))
+    };
+    let missing = || io::Error::other("a mount came without its descriptor");
+    attach(descriptors.next().ok_or_else(missing)?, &root)?;
+    if job.lock_devices {
+        mount_remount(&root, MountFlags::BIND | MountFlags::NODEV, c"")?;
+    }
+    let binds = job.mounts.iter().filter(|mount| matches!(mount, JobMount::Bind { .. }));
+    for (index, _) in binds.enumerate() {
+        let fd = descriptors.next().ok_or_else(missing)?;
+        let to = base.join(format!("bind{index}"));
+        let stat = rustix::fs::fstat(&fd)?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+            fs::create_dir(&to)?;
+        } else {
+            fs::write(&to, "")?;
+        }
+        attach(fd, &to)?;
+    }
+    for (index, (_, text)) in job.files.iter().enumerate() {
+        fs::write(base.join(format!("file{index}")), text)?;
+        rustix::fs::chmod(base.join(format!("file{index}")), Mode::from_raw_mode(0o644))?;
+    }
+    let spec = spec::spec(job, &format!("{BASE}/root"), |i| format!("{BASE}/bind{i}"), |i| format!("{BASE}/file{i}"));
+    fs::write(base.join("config.json"), serde_json::to_vec(&spec)?)
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the call is unsafe only for what shares file descriptor tables, which mounts do not touch"
+)]
+fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: NEWNS leaves the descriptor table alone, and this process has one thread.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?)
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The last act inside the sandbox: become the step's program.
+#[derive(Clone)]
+struct Program {
+    argv: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Executor for Program {
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let (code, sentence) = match self.become_program() {
+            Err(failure) => failure,
+            Ok(never) => match never {},
+        };
+        let _ = rustix::io::write(io::stderr(), format!("{sentence}\n").as_bytes());
+        std::process::exit(code)
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        // Runs in the sandbox's first process, which waits for its start after this. Should
+        // the step process be killed by itself, that one is to die with it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| ExecutorValidationError::ArgValidationError(error.to_string()))
+    }
+
+    fn setup_envs(&self, _: std::collections::HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The environment goes with the call that starts the program.
+        Ok(())
+    }
+}
+
+impl Program {
+    /// Only comes back with a shell's status and a sentence.
+    fn become_program(&self) -> Result<Infallible, (i32, String)> {
+        let name = self.argv.first().map(String::as_str).unwrap_or_default();
+        let path = if name.contains('/') {
+            PathBuf::from(name)
+        } else {
+            self.search(name).ok_or_else(|| (127, format!("exec {name}: executable file not found in $PATH")))?
+        };
+        let error = Command::new(&path)
+            .arg0(name)
+            .args(self.argv.iter().skip(1))
+            .env_clear()
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
+            .exec();
+        let (code, reason) = match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => (127, "no such file or directory".to_owned()),
+            Some(Errno::NOTDIR) => (127, "not a directory".to_owned()),
+            Some(Errno::ACCESS) => (126, "permission denied".to_owned()),
+            Some(Errno::NOEXEC) => (126, "exec format error".to_owned()),
+            Some(Errno::TOOBIG) => (126, "argument list too long".to_owned()),
+            _ => (126, error.to_string()),
+        };
+        Err((code, format!("exec {name}: {reason}")))
+    }
+
+    fn search(&self, name: &str) -> Option<PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        if name.is_empty() {
+            return None;
+        }
+        let path = self.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str())?;
+        path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name)).find(|file| {
+            fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        })
+    }
+}

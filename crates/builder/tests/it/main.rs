@@ -1,0 +1,8 @@
+//! The builder's machinery on the real kernel: namespaces, overlays, cgroups. Needs root
+//! and busybox-static.
+
+mod contexts;
+mod copying;
+mod layers;
+mod steps;
+mod support;
