@@ -82,6 +82,11 @@ impl RunLog {
         self.write(text, true);
     }
 
+    /// `text` without what must not be seen.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        self.mask(text).unwrap_or_else(|| text.to_owned())
+    }
+
     /// Bytes written so far; the sender wakes those who wait for more.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.0.len.subscribe()

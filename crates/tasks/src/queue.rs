@@ -181,6 +181,8 @@ impl Tasks {
             Some(live) => live.log,
             None => self.log(row.registry, &row.id, &masked).await?,
         };
+        // A step may have put a secret into its error.
+        let error = error.map(|e| log.masked(&e));
         let words = last_words(&row, status, error.as_deref(), now);
         let written = tokio::task::spawn_blocking(move || log.end(&words)).await;
         if let Err(cause) = written {

@@ -1,0 +1,121 @@
+//! Runs over a real store: the queue, workers that come and go, contexts, logs.
+
+mod contexts;
+mod runs;
+mod workers;
+
+use std::sync::Arc;
+
+use futures_util::{TryStreamExt, stream};
+use portolan_store::blob::{Blobs, BoxFuture, ByteStream, FsBlobs};
+use portolan_store::meta::Meta;
+use portolan_tasks::{
+    BuildSpec, CancelFlag, Job, NewRun, Outcome, Run, RunKind, RunLog, RunRegistry, Runner, Tasks, TasksConfig,
+};
+use portolan_types::{RunId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+/// `registry.id` of the registry that the tests use.
+const REGISTRY: i64 = 7;
+
+/// A store in a folder of its own.
+struct Place {
+    meta: Meta,
+    blobs: Arc<dyn Blobs>,
+    _dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Meta::open_sqlite(&dir.path().join("portolan.db")).unwrap();
+        let blobs: Arc<dyn Blobs> = Arc::new(FsBlobs::open(dir.path()).unwrap());
+        Place { meta, blobs, _dir: dir }
+    }
+
+    async fn tasks(&self, config: TasksConfig) -> Arc<Tasks> {
+        Tasks::open(self.meta.clone(), self.blobs.clone(), config).await.unwrap()
+    }
+}
+
+/// Hands every job to the test, which decides what becomes of it.
+struct Handed(mpsc::UnboundedSender<Work>);
+
+struct Work {
+    job: Job,
+    log: RunLog,
+    cancel: CancelFlag,
+    done: oneshot::Sender<Outcome>,
+}
+
+impl Runner for Handed {
+    fn run(&self, job: Job, log: RunLog, cancel: CancelFlag) -> BoxFuture<'_, Outcome> {
+        let (done, outcome) = oneshot::channel();
+        self.0.send(Work { job, log, cancel, done }).unwrap();
+        // A test that drops its end has the run panic.
+        Box::pin(async move { outcome.await.expect("the test gave no outcome") })
+    }
+}
+
+fn handed() -> (Arc<Handed>, mpsc::UnboundedReceiver<Work>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Arc::new(Handed(sender)), receiver)
+}
+
+fn bytes(text: &str) -> ByteStream {
+    let text = bytes::Bytes::copy_from_slice(text.as_bytes());
+    Box::pin(stream::iter([Ok(text)]))
+}
+
+/// An order for a run of a context that is there.
+async fn order(tasks: &Tasks, names: &[&str]) -> NewRun {
+    let staged = tasks.stage_context(REGISTRY, Timestamp::now()).await.unwrap();
+    tasks.put_context(REGISTRY, &staged.relative_path, bytes("a context")).await.unwrap();
+    NewRun {
+        registry: RunRegistry {
+            id: REGISTRY,
+            name: "myreg".parse().unwrap(),
+            login_server: "localhost:8443".into(),
+        },
+        kind: RunKind::QuickBuild,
+        image_names: names.iter().map(|n| (*n).to_owned()).collect(),
+        build: BuildSpec {
+            images: Vec::new(),
+            push: true,
+            no_cache: false,
+            dockerfile: "Dockerfile".into(),
+            target: None,
+            args: Vec::new(),
+            context: staged.relative_path,
+        },
+        platform: "linux/amd64".parse().unwrap(),
+        cpu: 2,
+        timeout_secs: None,
+        archived: false,
+    }
+}
+
+async fn schedule(tasks: &Tasks, names: &[&str]) -> Run {
+    let new = order(tasks, names).await;
+    tasks.schedule(new, Timestamp::now()).await.unwrap()
+}
+
+async fn get(tasks: &Tasks, id: &RunId) -> Run {
+    tasks.get(REGISTRY, id).await.unwrap().unwrap()
+}
+
+/// Wait until a run is over, and read its log.
+async fn ended(tasks: &Tasks, id: &RunId) -> (Run, String) {
+    let minute = std::time::Duration::from_secs(60);
+    let state = tasks.log_wait(REGISTRY, id, u64::MAX, minute).await.unwrap().unwrap();
+    let run = get(tasks, id).await;
+    assert!(run.status.is_final(), "{id} is {}", run.status);
+    assert_eq!(state.complete, run.status.log_complete());
+    (run, log(tasks, id).await)
+}
+
+async fn log(tasks: &Tasks, id: &RunId) -> String {
+    let body = tasks.log_read(REGISTRY, id, 0..u64::MAX).await.unwrap();
+    let parts: Vec<bytes::Bytes> = body.try_collect().await.unwrap();
+    String::from_utf8(parts.concat()).unwrap()
+}
