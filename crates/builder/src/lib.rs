@@ -169,20 +169,6 @@ impl Engine {
         }
     }
 
-    /// The same engine, sharing all its state, with base images from elsewhere. A server
-    /// makes one for each build: what `FROM` may read depends on the registry that builds.
-    /// Cheap.
-    pub fn with_images(&self, images: Arc<dyn ports::Images>) -> Engine {
-        Engine {
-            config: self.config.clone(),
-            content: self.content.clone(),
-            images,
-            cache: self.cache.clone(),
-            snapshots: self.snapshots.clone(),
-            folders: self.folders.clone(),
-        }
-    }
-
     /// Build an image. Blocks; `events` is called from several threads. Raising `cancel`
     /// makes it return soon, with every process of it gone.
     pub fn build(
