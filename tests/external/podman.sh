@@ -4,7 +4,7 @@
 
 check "podman signs in" sign_in podman
 check "podman pulls what our builder made" podman pull --cert-dir "$CERTS" "$LOGIN_SERVER/busybox:latest"
-says "and runs it" "^hello$" podman --runtime runc run --rm --network none "$LOGIN_SERVER/busybox:latest" echo hello
+says "and runs it" "^hello$" podman --runtime runc run --ulimit host --rm --network none "$LOGIN_SERVER/busybox:latest" echo hello
 podman tag "$LOGIN_SERVER/busybox:latest" "$LOGIN_SERVER/podman/app:v1"
 check "podman pushes in Docker's format" podman push --cert-dir "$CERTS" --format docker "$LOGIN_SERVER/podman/app:v1"
 check "podman pushes in OCI's format" podman push --cert-dir "$CERTS" --format oci "$LOGIN_SERVER/podman/app:v1" "$LOGIN_SERVER/podman/app:oci"
