@@ -13,6 +13,8 @@ pub mod cache_rules;
 pub mod catalog;
 mod content;
 mod ctx;
+#[cfg(test)]
+mod data_tests;
 mod error;
 pub mod groups;
 pub mod identity;
