@@ -55,9 +55,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let result = runtime.block_on(serve(settings));
     // What is left are blocking calls nobody waits for any more.
     runtime.shutdown_background();
-    if let Err(why) = &result {
-        tracing::error!(why = format!("{why:#}"), "the server ends");
-    }
     telemetry::flush();
     result
 }

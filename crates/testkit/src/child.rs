@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -25,16 +26,32 @@ pub struct Child {
     pub data: PathBuf,
 }
 
-/// The binary under test: `PORTOLAN_BIN`, or the one that cargo built beside the test.
+/// The binary under test: `PORTOLAN_BIN`, or the one of this workspace, built (once) by the
+/// cargo that runs the test, so that it is there and never an old one.
 pub fn binary() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     if let Some(path) = std::env::var_os("PORTOLAN_BIN") {
         return Ok(PathBuf::from(path));
     }
-    let test = std::env::current_exe().context("find this test")?;
+    BUILT.get_or_init(|| build().map_err(|why| format!("{why:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = std::process::Command::new(cargo)
+        .args(["build", "--quiet", "--package", "portolan", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
+        .stdin(Stdio::null())
+        .output()
+        .context("run cargo")?;
+    if !built.status.success() {
+        bail!("cargo build -p portolan: {}", String::from_utf8_lossy(&built.stderr));
+    }
     // target/debug/deps/it-… → target/debug/portolan
+    let test = std::env::current_exe().context("find this test")?;
     let path = test.parent().and_then(Path::parent).map(|dir| dir.join("portolan")).unwrap_or_default();
     if !path.exists() {
-        bail!("{} is not there: run `cargo build -p portolan` first, or set PORTOLAN_BIN", path.display());
+        bail!("{} is not there: set PORTOLAN_BIN", path.display());
     }
     Ok(path)
 }
@@ -83,7 +100,8 @@ impl Child {
 
     /// Send a signal.
     pub fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
-        let pid = self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).context("it has ended")?;
+        let pid =
+            self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).context("it has ended")?;
         rustix::process::kill_process(pid, signal).context("send a signal")
     }
 

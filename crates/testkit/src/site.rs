@@ -135,12 +135,8 @@ impl Site {
     /// The owner's access token for a scope such as `repository:a/b:pull,push`.
     pub async fn token(&self, login_server: &str, scope: &str) -> anyhow::Result<String> {
         let refresh = self.refresh_token(login_server).await?;
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("service", login_server),
-            ("scope", scope),
-            ("refresh_token", &refresh),
-        ];
+        let form =
+            [("grant_type", "refresh_token"), ("service", login_server), ("scope", scope), ("refresh_token", &refresh)];
         let res = self.client.post(format!("https://{login_server}/oauth2/token")).form(&form).send().await?;
         member(res, "access_token").await
     }

@@ -105,9 +105,9 @@ pub async fn through(app: Arc<App>, conn: Conn, mut req: super::Request) -> http
         whole: false,
     };
 
-    let mut res = match AssertUnwindSafe(dispatch(app.clone(), req)).catch_unwind().await {
-        Ok(res) => res,
-        Err(_) => {
+    let mut res = match caught(dispatch(app.clone(), req)).await {
+        Some(res) => res,
+        None => {
             app.metrics.panics_total.fetch_add(1, Ordering::Relaxed);
             panicked(rim_host.flatten().as_ref(), door, conn)
         }
@@ -142,6 +142,12 @@ fn finish(mut res: Response, end: End) -> http::Response<Tracked> {
     }
     let (parts, body) = res.into_parts();
     http::Response::from_parts(parts, Tracked { body, end })
+}
+
+/// What a handler answers; `None` when it panicked (the panic hook has logged it). What it
+/// held is dropped, and nothing else is shared with it but what locks and transactions guard.
+async fn caught<T>(handler: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(handler).catch_unwind().await.ok()
 }
 
 /// The answer when a handler panicked, in the caller's form.
@@ -319,6 +325,24 @@ mod tests {
         assert_ne!(a, b);
         assert!(uuid::Uuid::try_parse(&a).is_ok());
         assert_eq!(a[..23], b[..23]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_500_in_the_callers_form() {
+        assert_eq!(caught(async { 1 }).await, Some(1));
+        let out_of_bounds = async {
+            tokio::task::yield_now().await;
+            [0u8; 1][std::hint::black_box(1)]
+        };
+        assert_eq!(caught(out_of_bounds).await, None);
+        let conn = Conn { scheme: "https", peer: ([127, 0, 0, 1], 1).into() };
+        for (door, member) in [(Door::V2, "errors"), (Door::Arm, "error")] {
+            let res = panicked(None, door, conn);
+            assert_eq!(res.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = super::super::respond::read_body(res.into_body(), 1_000).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(body.get(member).is_some(), "{body}");
+        }
     }
 
     #[test]

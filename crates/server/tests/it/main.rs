@@ -3,6 +3,8 @@
 //! Most tests start a server inside this process ([`support::TestServer`]); those about
 //! signals, crashes and the command line start the built binary (`portolan_testkit::Child`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where the world is not as it says")]
+
 mod arm;
 mod boot;
 mod drain;
