@@ -17,7 +17,6 @@ const PUT_OFF: &[&str] = &[
 /// Paths of one person's machine.
 const MACHINE_PATHS: &[&str] = &[
     concat!("/wo", "rk/"),
-    concat!("/ho", "me/"),
     concat!("/Us", "ers/"),
     concat!("/var/tmp/", "target"),
     concat!("/.car", "go/reg"),
