@@ -243,7 +243,7 @@ impl Reader<'_> {
             }
             Some(other) => return Err(self.fault(format!("--security={other} is unknown"))),
         }
-        if flags.all("device")?.first().is_some() {
+        if !flags.all("device")?.is_empty() {
             return later("--device", "steps have no devices of the host");
         }
         flags.finish()?;

@@ -578,3 +578,6 @@ fn exposed(word: &str) -> Option<Vec<String>> {
     };
     (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
+
+#[cfg(test)]
+mod tests;

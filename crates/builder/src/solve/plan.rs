@@ -77,7 +77,7 @@ impl StagePlan {
     }
 
     /// The title of the `FROM` line in the log, for an image.
-    pub(super) fn from_title(&self) -> Option<String> {
+    pub(super) fn title_of_from(&self) -> Option<String> {
         let StageBase::Image { name, image, .. } = &self.base else { return None };
         let prefix = eval::prefix(&self.label, 1, self.stage.total);
         Some(format!("{prefix}FROM {}@{}", with_tag(name), image.digest))

@@ -71,6 +71,13 @@ struct LayerJob {
     chain: Chain,
 }
 
+/// What came of a [`LayerJob`].
+struct Written {
+    stage: usize,
+    step: usize,
+    layer: Result<Layer, BuildError>,
+}
+
 /// The state at the end of a stage, once it is there.
 #[derive(Default)]
 struct Slot {
@@ -171,7 +178,7 @@ pub(super) fn work<'a>(
         nonce: RandomState::new().hash_one(planned.target),
         count: AtomicU64::new(0),
     };
-    let layers: Mutex<Vec<(usize, usize, Result<Layer, BuildError>)>> = Mutex::new(Vec::new());
+    let written: Mutex<Vec<Written>> = Mutex::new(Vec::new());
     let (jobs, queue) = crossbeam_channel::unbounded::<LayerJob>();
 
     let (failure, export) = std::thread::scope(|scope| {
@@ -184,7 +191,7 @@ pub(super) fn work<'a>(
                     if layer.is_err() {
                         crew.stop.cancel();
                     }
-                    layers.lock().push((job.stage, job.step, layer));
+                    written.lock().push(Written { stage: job.stage, step: job.step, layer });
                 }
             });
         }
@@ -196,7 +203,7 @@ pub(super) fn work<'a>(
 
     let mut failure = failure;
     let mut fresh = Vec::new();
-    for (stage, step, layer) in layers.into_inner() {
+    for Written { stage, step, layer } in written.into_inner() {
         match layer {
             Ok(layer) => {
                 fresh.push(layer.blob.digest);
@@ -310,7 +317,7 @@ impl<'a> Crew<'a> {
 
     /// Show the steps of a stage of which nothing is asked.
     fn show_done(&self, plan: &StagePlan, done: &StageDone) {
-        if let Some(title) = plan.from_title() {
+        if let Some(title) = plan.title_of_from() {
             self.site.log.step(&title).cached();
         }
         for (step, _) in plan.stage.steps.iter().zip(&done.steps) {
@@ -336,7 +343,7 @@ impl<'a> Crew<'a> {
         let mut chain = match missing || want.root {
             true => Some(self.state_so_far(index, plan, known)?),
             false => {
-                if let Some(title) = plan.from_title() {
+                if let Some(title) = plan.title_of_from() {
                     self.site.log.step(&title).cached();
                 }
                 None
@@ -402,7 +409,7 @@ impl<'a> Crew<'a> {
     fn state_so_far(&self, index: usize, plan: &StagePlan, known: &[StageDone]) -> Result<Chain, Stop> {
         let done = &known[index].steps;
         let Some(last) = done.last() else { return self.base_state(plan) };
-        if let Some(title) = plan.from_title() {
+        if let Some(title) = plan.title_of_from() {
             self.site.log.step(&title).cached();
         }
         if let Some(chain) = last.chain.clone().or_else(|| self.engine().snapshots.find(&last.id)) {
@@ -446,7 +453,7 @@ impl<'a> Crew<'a> {
             StageBase::Scratch => Ok(Chain::empty()),
             StageBase::Stage(base) => self.slots[*base].wait(),
             StageBase::Image { image, .. } => {
-                let step = plan.from_title().map(|title| self.site.log.step(&title));
+                let step = plan.title_of_from().map(|title| self.site.log.step(&title));
                 let chain = self.image_state(image);
                 match (&chain, step) {
                     (Ok(_), Some(step)) => step.done(),
