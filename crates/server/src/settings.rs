@@ -518,7 +518,8 @@ settings! {
         /// the first registry answers at the server's own address and the others at `NAME.localhost`.
         domain: Option<DomainName> = "", flag "--domain";
         /// Host and port by which clients reach this server when it is not the address it listens on (a port mapped
-        /// by a container runtime, a load balancer): `registry.example.com`, `localhost:5443`.
+        /// by a container runtime, a load balancer): `registry.example.com`, `localhost:5443`. Without it: the domain,
+        /// or else `localhost`, with the port listened on. It stands in every URL that the server hands out.
         public_address: Option<HostPort> = "";
         /// The name of this server's region, as the control plane shows it.
         region: String = "local";

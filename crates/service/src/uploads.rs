@@ -149,6 +149,18 @@ impl Service {
         .await
     }
 
+    /// How many uploads are under way in all registries, for the operator's gauge.
+    pub async fn uploads_open(&self) -> Result<u64> {
+        let registries: Vec<i64> = self.snapshot.load().registries.iter().map(|r| r.id).collect();
+        self.meta
+            .read(move |tx| {
+                registries
+                    .iter()
+                    .try_fold(0, |sum: u64, id| Ok::<_, Error>(sum.saturating_add(upload::count(tx, *id)?)))
+            })
+            .await
+    }
+
     /// Forget an upload.
     ///
     /// Errors: `BLOB_UPLOAD_UNKNOWN`; `BLOB_UPLOAD_INVALID` while a request writes to it.

@@ -36,7 +36,7 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
     }
 }
 
-/// The counters, and what the queue of runs says of itself.
+/// The counters, and what the store says of runs and uploads.
 async fn metrics(app: &App) -> String {
     let mut out = app.metrics.render();
     if let Ok((queued, running)) = app.tasks.load().await {
@@ -44,6 +44,10 @@ async fn metrics(app: &App) -> String {
         let _ = writeln!(out, "portolan_runs_queued {queued}");
         head(&mut out, "portolan_runs_running", "gauge", "Runs under way in this process.");
         let _ = writeln!(out, "portolan_runs_running {running}");
+    }
+    if let Ok(open) = app.service.uploads_open().await {
+        head(&mut out, "portolan_uploads_open", "gauge", "Uploads under way.");
+        let _ = writeln!(out, "portolan_uploads_open {open}");
     }
     out
 }
