@@ -15,12 +15,8 @@ const PUT_OFF: &[&str] = &[
 ];
 
 /// Paths of one person's machine.
-const MACHINE_PATHS: &[&str] = &[
-    concat!("/wo", "rk/"),
-    concat!("/Us", "ers/"),
-    concat!("/var/tmp/", "target"),
-    concat!("/.car", "go/reg"),
-];
+const MACHINE_PATHS: &[&str] =
+    &[concat!("/wo", "rk/"), concat!("/Us", "ers/"), concat!("/var/tmp/", "target"), concat!("/.car", "go/reg")];
 
 /// Hosts that may stand in a URL, with everything below them. Anything else is a person's
 /// mirror, a company's proxy, or a dependency on somebody's server that nobody has decided on.
