@@ -143,9 +143,9 @@ impl Service {
                 .any(|host| !host.contains('/') && self.is_own_host(host))
     }
 
-    /// Whether a directory token for `audience` may be exchanged for a registry token.
+    /// Whether a directory token for `audience` is meant for registry sign-in.
     pub fn is_registry_audience(&self, audience: &str) -> bool {
-        audience.trim_end_matches('/').eq_ignore_ascii_case(REGISTRY_AUDIENCE) || self.is_control_audience(audience)
+        audience.trim_end_matches('/').eq_ignore_ascii_case(REGISTRY_AUDIENCE)
     }
 
     /// The caller of the control plane, by a directory token.

@@ -28,6 +28,11 @@ impl Registry {
     pub fn audience(&self) -> RegistryAudience<'_> {
         RegistryAudience { login_server: &self.login_server, id: self.id }
     }
+
+    fn takes_control_tokens(&self) -> bool {
+        let policy = self.properties.get("policies").and_then(|p| p.get("azureADAuthenticationAsArmPolicy"));
+        policy.and_then(|p| p.get("status")).and_then(|s| s.as_str()) != Some("disabled")
+    }
 }
 
 /// How somebody asks for a registry access token.
@@ -86,11 +91,17 @@ impl Service {
         self.authority.issue_directory(&new, now).map_err(key_error)
     }
 
-    /// A registry refresh token for a directory token.
+    /// A registry refresh token for a directory token. One that was got for the control
+    /// plane is good too, unless the registry's policy `azureADAuthenticationAsArmPolicy`
+    /// says no.
     pub fn exchange(&self, registry: &Registry, directory_token: &str, now: Timestamp) -> Result<Issued> {
         let token = self
             .authority
-            .verify_directory(directory_token, |a| self.is_registry_audience(a), now)
+            .verify_directory(
+                directory_token,
+                |a| self.is_registry_audience(a) || (registry.takes_control_tokens() && self.is_control_audience(a)),
+                now,
+            )
             .map_err(|e| bad_credentials(&e.to_string()))?;
         if token.tenant != self.tenant_id() || !self.welcome(token.object_id, token.issued) {
             return Err(bad_credentials("the token is no longer valid"));

@@ -9,12 +9,14 @@ use futures_util::StreamExt;
 use portolan_auth::access::{Grant, Principal};
 use portolan_auth::{Authority, MasterKey};
 use portolan_store::blob::{Blobs, ByteStream, FsBlobs};
-use portolan_store::meta::Meta;
+use portolan_store::meta::group::GroupRow;
+use portolan_store::meta::registry::RegistryRow;
+use portolan_store::meta::{self, Meta, Tx};
 use portolan_types::{Digest, Reference, RepoName, ResourceId, Timestamp, media_type};
 use serde_json::{Value, json};
 
 use crate::registries::{Registry, Sku};
-use crate::{Ctx, PutManifest, Reach, Result, Service, ServiceConfig, StoredManifest};
+use crate::{Ctx, Error, PutManifest, Reach, Result, Service, ServiceConfig, StoredManifest};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -98,6 +100,35 @@ async fn open(dir: &Path, blobs: Option<Arc<dyn Blobs>>) -> Service {
     Service::open(meta, blobs, authority, ServiceConfig::default()).await.unwrap()
 }
 
+/// The rows of the two registries: numbers 1 and 2.
+async fn seed(service: &Service) {
+    let seed = |tx: &mut dyn Tx| {
+        let (created, updated) = (start(), start());
+        let group =
+            GroupRow { name: "rg".parse().unwrap(), location: "local".into(), tags: "{}".into(), created, updated };
+        meta::group::put(tx, &group)?;
+        for name in ["first", "second"] {
+            let row = RegistryRow {
+                id: 0,
+                name: name.parse().unwrap(),
+                group: group.name.clone(),
+                location: "local".into(),
+                sku: "Premium".into(),
+                is_default: false,
+                admin_enabled: true,
+                admin_generations: [0, 0],
+                tags: "{}".into(),
+                properties: "{}".into(),
+                created,
+                updated,
+            };
+            meta::registry::insert(tx, &row)?;
+        }
+        Ok::<_, Error>(())
+    };
+    service.meta.write(seed).await.unwrap();
+}
+
 impl World {
     pub(super) async fn new() -> World {
         World::with_blobs(|fs| Arc::new(fs)).await
@@ -108,6 +139,7 @@ impl World {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let blobs = wrap(FsBlobs::open(&dir.path().join("blobs")).unwrap());
         let service = Arc::new(open(dir.path(), Some(blobs)).await);
+        seed(&service).await;
         World { service, registry: registry(1, "first"), other: registry(2, "second"), dir }
     }
 

@@ -79,6 +79,11 @@ async fn directory_tokens_open_what_they_are_for() {
     let evil = site.directory_token("https://localhost:8443.evil.example", NOW);
     assert!(service.control_plane_bearer(&evil, NOW).is_err());
 
+    let strict = json!({"policies": {"azureADAuthenticationAsArmPolicy": {"status": "disabled"}}});
+    let strict = site.registry("strict", strict).await;
+    assert!(service.exchange(&strict, &site.directory_token(BASE, NOW), NOW).is_err());
+    service.exchange(&strict, &token, NOW).unwrap();
+
     let arm = site.directory_token(BASE, NOW);
     let e = service.control_plane_bearer(&arm, later(3_600)).unwrap_err();
     assert_eq!(e.code, "ExpiredAuthenticationToken");

@@ -142,9 +142,14 @@ async fn a_deleted_registry_starts_clean_when_it_is_made_again() {
     let (service, owner) = (&site.service, &site.owner);
     let reg = site.with_admin("myreg").await;
     let old = service.list_credentials(owner, &group(), &reg.name).unwrap();
+    let before = reg.clone();
     let token = site.access_token(&reg, "repository:a:pull", NOW);
     assert!(service.delete_registry(owner, &group(), &reg.name).await.unwrap());
     assert!(!service.delete_registry(owner, &group(), &reg.name).await.unwrap(), "again is fine");
+    // An upload that was on its way cannot begin a repository that nobody would own.
+    let late = Ctx::system("late", NOW);
+    let e = service.start_upload(&late, &before, &"a".parse().unwrap()).await.unwrap_err();
+    assert_eq!(e.kind, Kind::NotFound);
     let reg = site.with_admin("myreg").await;
     let new = service.list_credentials(owner, &group(), &reg.name).unwrap();
     assert_ne!(old.passwords[0].1, new.passwords[0].1);

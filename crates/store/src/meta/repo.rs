@@ -121,9 +121,15 @@ pub fn find(tx: &mut dyn Tx, registry: i64, name: &RepoName) -> Result<Option<Re
 }
 
 /// The repository of that name; made, not yet visible, when it is not there.
+/// `Error::NotFound` when the registry was deleted while the request was on its way: rows
+/// under its number would belong to nobody.
 pub fn ensure(tx: &mut dyn Tx, change: &Change, name: &RepoName) -> Result<Repo> {
     if let Some(repo) = find(tx, change.registry, name)? {
         return Ok(repo);
+    }
+    let there = one(tx, "SELECT id FROM registry WHERE id = ?1", &[change.registry.into()], |row| row.int(0))?;
+    if there.is_none() {
+        return Err(Error::NotFound("the registry".to_owned()));
     }
     let id = next_id(tx, "repo")?;
     tx.execute(
