@@ -127,8 +127,7 @@ async fn in_registry(
         ("regeneratecredential", 1) => registry::regenerate(app, &ctx, &parts.method, body, &group, &name).await,
         ("listusages", 1) => registry::usages(app, &ctx, &group, &name).await,
         _ => {
-            let target =
-                ArmTarget { registry: app.service.find_registry(&ctx, &group, &name)?, base: base.to_owned() };
+            let target = ArmTarget { registry: app.service.find_registry(&ctx, &group, &name)?, base: base.to_owned() };
             match inside.as_str() {
                 "listbuildsourceuploadurl" | "schedulerun" | "runs" => {
                     run::handle(app, &ctx, &target, rest, &parts, body).await
