@@ -103,11 +103,6 @@ impl<R: Read> Reader<R> {
         Err(invalid("the archive has too many extension headers in a row"))
     }
 
-    /// The rest of the stream, once [`Reader::next`] has said `None`.
-    pub(crate) fn into_inner(self) -> R {
-        self.inner
-    }
-
     fn entry(&mut self, header: &[u8; BLOCK], size: u64, ext: Extensions) -> io::Result<Entry> {
         let path = ext.path.unwrap_or_else(|| {
             let name = until_nul(&header[..100]);

@@ -44,14 +44,19 @@ pub fn lookup(root: &Path, spec: &str) -> Result<User, String> {
     let mut result = match &found {
         Some(found) => User { uid: found.uid, gid: found.gid, groups: Vec::new(), home: found.home.to_owned() },
         None => {
-            let uid = number(user)?.ok_or_else(|| format!("unable to find user {user}: no matching entries in passwd file"))?;
+            let uid = number(user)?
+                .ok_or_else(|| format!("unable to find user {user}: no matching entries in passwd file"))?;
             User { uid, gid: 0, groups: Vec::new(), home: "/".to_owned() }
         }
     };
     match (group, found) {
         (Some(group), _) => result.gid = accounts.gid(group)?,
         (None, Some(found)) => {
-            result.groups = accounts.groups().filter(|group| group.members.split(',').any(|name| name == found.name)).map(|group| group.gid).collect();
+            result.groups = accounts
+                .groups()
+                .filter(|group| group.members.split(',').any(|name| name == found.name))
+                .map(|group| group.gid)
+                .collect();
             result.groups.retain(|gid| *gid != result.gid);
             result.groups.sort_unstable();
             result.groups.dedup();
@@ -153,7 +158,9 @@ impl Accounts {
     fn gid(&self, text: &str) -> Result<u32, String> {
         match self.groups().find(|group| group.name == text || group.gid.to_string() == text) {
             Some(group) => Ok(group.gid),
-            None => number(text)?.ok_or_else(|| format!("unable to find group {text}: no matching entries in group file")),
+            None => {
+                number(text)?.ok_or_else(|| format!("unable to find group {text}: no matching entries in group file"))
+            }
         }
     }
 }
@@ -166,10 +173,20 @@ mod tests {
     fn names_and_numbers() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
-        let user = |uid, gid, groups: &[u32], home: &str| Ok(User { uid, gid, groups: groups.to_vec(), home: home.to_owned() });
+        let user = |uid, gid, groups: &[u32], home: &str| {
+            Ok(User { uid, gid, groups: groups.to_vec(), home: home.to_owned() })
+        };
         assert_eq!(lookup(root.path(), ""), user(0, 0, &[], "/"));
-        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n# x\nbroken\napp:x:1000:1001:::\n7:x:8:9::/seven:\n").unwrap();
-        std::fs::write(root.path().join("etc/group"), "root:x:0:app\napp:x:1001:\nwheel:x:10:root,app\nvideo:x:44:app,x\n").unwrap();
+        std::fs::write(
+            root.path().join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\n# x\nbroken\napp:x:1000:1001:::\n7:x:8:9::/seven:\n",
+        )
+        .unwrap();
+        std::fs::write(
+            root.path().join("etc/group"),
+            "root:x:0:app\napp:x:1001:\nwheel:x:10:root,app\nvideo:x:44:app,x\n",
+        )
+        .unwrap();
         assert_eq!(lookup(root.path(), ""), user(0, 0, &[10], "/root"));
         assert_eq!(lookup(root.path(), "app"), user(1000, 1001, &[0, 10, 44], "/"));
         assert_eq!(lookup(root.path(), "1000"), lookup(root.path(), "app"));

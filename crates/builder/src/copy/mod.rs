@@ -1,9 +1,25 @@
 //! `COPY` and `ADD` of local files.
+//!
+//! Two halves: [`Plan::resolve`] chooses (patterns, ignored files, links inside the source)
+//! and looks at every file once; [`Plan::apply`] writes. Between them stands
+//! [`Plan::digest`], the part of a step's cache key that stands for the files. Both ends
+//! stay inside their roots whatever links there are.
+//!
+//! Meaning: what BuildKit does (Dockerfile reference, "COPY"); where a pattern matches
+//! nothing, what the classic builder does: it is an error if all of them do.
+
+mod apply;
+mod digest;
+mod glob;
+mod select;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use portolan_types::Digest;
+
+use self::select::Source;
 
 use crate::cancel::Cancel;
 
@@ -40,7 +56,10 @@ pub struct CopyOpts {
 
 /// What a `COPY` is to copy: resolved, not yet copied.
 #[derive(Debug)]
-pub struct Plan {}
+pub struct Plan {
+    root: OwnedFd,
+    sources: Vec<Source>,
+}
 
 /// Why a copy cannot be done, in words for the log, or a failure of the machine.
 #[derive(Debug, thiserror::Error)]
@@ -60,19 +79,18 @@ pub enum CopyError {
 impl Plan {
     /// Find what `patterns` name under `source_root`.
     pub fn resolve(source_root: &Path, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
-        let _ = (source_root, patterns, opts);
-        Ok(Plan {})
+        select::resolve(source_root, patterns, opts)
     }
 
     /// A checksum of everything that will be copied: names, kinds, modes, owners, link
     /// targets, contents, extended attributes; not modification times. Two plans of equal
     /// digest copy the same.
     pub fn digest(&self, cancel: &Cancel) -> Result<Digest, CopyError> {
-        let _ = cancel;
-        Ok(Digest::of(b""))
+        digest::digest(self, cancel)
     }
 
-    /// Copy to `dest` (relative to `workdir`, both paths inside `dest_root`).
+    /// Copy to `dest` (relative to `workdir`, both paths inside `dest_root`). Missing parents
+    /// are made with mode 0755 and the owner of `opts.chown`, else root.
     pub fn apply(
         &self,
         dest_root: &Path,
@@ -81,7 +99,6 @@ impl Plan {
         opts: &CopyOpts,
         cancel: &Cancel,
     ) -> Result<(), CopyError> {
-        let _ = (dest_root, dest, workdir, opts, cancel);
-        Ok(())
+        apply::apply(self, dest_root, dest, workdir, opts, cancel)
     }
 }
