@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: side by side with other programs on one machine.
 
 mod build;
+mod registry;
 
 use anyhow::{Result, bail};
 
@@ -8,6 +9,7 @@ use anyhow::{Result, bail};
 pub(crate) fn run(args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((which, rest)) if which == "build" => build::run(rest),
-        _ => bail!("usage: cargo xtask bench build [--help]"),
+        Some((which, rest)) if which == "registry" => registry::run(rest),
+        _ => bail!("usage: cargo xtask bench registry|build [--help]"),
     }
 }
