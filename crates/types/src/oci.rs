@@ -97,6 +97,7 @@ pub struct ManifestView {
 }
 
 /// The shapes a manifest can have.
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, beside the manifest it was read from")]
 #[derive(Clone, Debug)]
 pub enum ManifestKind {
     /// A configuration and layers.
