@@ -286,7 +286,7 @@ impl Run<'_> {
                 None if self.lexer.keep_unset => kept(format!("/{pattern}/{replacement}")),
                 value => {
                     let pattern = Pattern::parse(&pattern)?;
-                    Ok(pattern.replace(&value.unwrap_or_default(), &replacement, all))
+                    pattern.replace(&value.unwrap_or_default(), &replacement, all)
                 }
             };
         }
@@ -324,7 +324,7 @@ impl Run<'_> {
                     None => (false, word.as_str()),
                 };
                 let pattern = Pattern::parse(pattern)?;
-                Ok(if end == '#' { pattern.cut_front(&value, greedy) } else { pattern.cut_back(&value, greedy) })
+                if end == '#' { pattern.cut_front(&value, greedy) } else { pattern.cut_back(&value, greedy) }
             }
         }
     }

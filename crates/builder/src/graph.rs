@@ -201,9 +201,9 @@ impl Graph {
         }
     }
 
-    /// The stages that the target needs, as far as the file itself tells, each after those
-    /// it stands on. (A base image's `ONBUILD` triggers can add some later.)
-    pub(crate) fn reachable(&self, file: &File) -> Result<Vec<usize>, Fault> {
+    /// A stage and those that it needs, as far as the file itself tells, each after those it
+    /// stands on. (A base image's `ONBUILD` triggers can add some later.)
+    pub(crate) fn reachable(&self, from: usize, file: &File) -> Result<Vec<usize>, Fault> {
         #[derive(Clone, Copy, PartialEq)]
         enum Mark {
             New,
@@ -213,8 +213,8 @@ impl Graph {
         let mut marks = vec![Mark::New; self.bases.len()];
         let mut order = Vec::new();
         // Depth first with an own stack: (stage, its origins, how many were followed).
-        let mut stack = vec![(self.target, self.origins(self.target, file)?, 0)];
-        marks[self.target] = Mark::Open;
+        let mut stack = vec![(from, self.origins(from, file)?, 0)];
+        marks[from] = Mark::Open;
         while let Some((stage, origins, followed)) = stack.last_mut() {
             let stage = *stage;
             let Some((next, span)) = origins.get(*followed).copied() else {

@@ -2,6 +2,11 @@
 
 use super::{ExpandError, fail};
 
+/// A pattern's length, in characters and stars.
+const TOKENS_MAX: usize = 256;
+/// How long a value may be that a pattern is tried on, and what replacing may make of it.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
 /// `*`, `?`, plain characters.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern(Vec<Token>);
@@ -28,6 +33,9 @@ impl Pattern {
                 },
                 c => Token::Char(c),
             });
+            if tokens.len() > TOKENS_MAX {
+                return fail(format!("a pattern is longer than {TOKENS_MAX} characters"));
+            }
         }
         Ok(Pattern(tokens))
     }
@@ -73,38 +81,71 @@ impl Pattern {
         found
     }
 
-    pub(super) fn cut_front(&self, value: &str, greedy: bool) -> String {
-        let chars: Vec<char> = value.chars().collect();
-        chars[self.front(&chars, greedy).unwrap_or(0)..].iter().collect()
+    /// For every place in `text`, whether a match can begin there: one run from the end, so
+    /// that looking for a place to replace is not a run for each.
+    fn starts(&self, text: &[char]) -> Vec<bool> {
+        let tokens = &self.0;
+        let mut out = vec![false; text.len() + 1];
+        // Whether what is left of the pattern matches something at the place.
+        let mut after = vec![false; tokens.len() + 1];
+        for at in (0..=text.len()).rev() {
+            let mut now = vec![false; tokens.len() + 1];
+            now[tokens.len()] = true;
+            for i in (0..tokens.len()).rev() {
+                now[i] = match tokens[i] {
+                    Token::Star => now[i + 1] || after[i],
+                    Token::Any => at < text.len() && after[i + 1],
+                    Token::Char(c) => text.get(at) == Some(&c) && after[i + 1],
+                };
+            }
+            out[at] = now[0];
+            after = now;
+        }
+        out
     }
 
-    pub(super) fn cut_back(&self, value: &str, greedy: bool) -> String {
-        let reversed: Vec<char> = value.chars().rev().collect();
+    pub(super) fn cut_front(&self, value: &str, greedy: bool) -> Result<String, ExpandError> {
+        let chars = characters(value)?;
+        Ok(chars[self.front(&chars, greedy).unwrap_or(0)..].iter().collect())
+    }
+
+    pub(super) fn cut_back(&self, value: &str, greedy: bool) -> Result<String, ExpandError> {
+        let mut reversed = characters(value)?;
+        reversed.reverse();
         let pattern = Pattern(self.0.iter().rev().copied().collect());
         let cut = pattern.front(&reversed, greedy).unwrap_or(0);
-        reversed[cut..].iter().rev().collect()
+        Ok(reversed[cut..].iter().rev().collect())
     }
 
-    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
-        let chars: Vec<char> = value.chars().collect();
+    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> Result<String, ExpandError> {
+        let chars = characters(value)?;
+        let starts = self.starts(&chars);
         let mut out = String::new();
         let mut at = 0;
         while at < chars.len() {
-            match self.front(&chars[at..], true) {
-                Some(matched) if matched > 0 => {
-                    out.push_str(replacement);
-                    at += matched;
-                    if !all {
-                        break;
-                    }
-                }
-                _ => {
-                    out.push(chars[at]);
-                    at += 1;
-                }
+            let matched = if starts[at] { self.front(&chars[at..], true).unwrap_or(0) } else { 0 };
+            if matched == 0 {
+                out.push(chars[at]);
+                at += 1;
+                continue;
+            }
+            out.push_str(replacement);
+            at += matched;
+            if out.len() > VALUE_BYTES_MAX {
+                return fail(format!("replacing makes more than {VALUE_BYTES_MAX} bytes"));
+            }
+            if !all {
+                break;
             }
         }
         out.extend(&chars[at..]);
-        out
+        Ok(out)
     }
+}
+
+fn characters(value: &str) -> Result<Vec<char>, ExpandError> {
+    if value.len() > VALUE_BYTES_MAX {
+        return fail(format!("a pattern is tried on more than {VALUE_BYTES_MAX} bytes"));
+    }
+    Ok(value.chars().collect())
 }

@@ -125,6 +125,12 @@ fn limits() {
     assert!(word(&deep).starts_with("error: substitutions nest deeper"));
     let long = |_: &str| Some("x".repeat(EXPANDED_BYTES_MAX));
     assert!(Lexer::new('\\').word("$a$a", &long).is_err());
+    // A pattern that begins to match everywhere and nowhere does.
+    let stars = format!("${{a//{}b/c}}", "a*".repeat(100));
+    let many = |_: &str| Some("a".repeat(60_000));
+    assert_eq!(Lexer::new('\\').word(&stars, &many).unwrap().len(), 60_000);
+    let wide = format!("${{a//a/{}}}", "x".repeat(60_000));
+    assert!(Lexer::new('\\').word(&wide, &many).is_err());
 }
 
 proptest! {
@@ -137,6 +143,24 @@ proptest! {
     #[test]
     fn text_without_special_characters_is_itself(text in "[a-z0-9/._=-]{1,40}") {
         prop_assert_eq!(word(&text), text);
+    }
+
+    #[test]
+    fn replacing_agrees_with_trying_every_place(value in "[ab/]{0,8}", pattern in "[ab*?]{1,4}") {
+        let compiled = Pattern::parse(&pattern).unwrap();
+        let mut want = String::new();
+        let mut rest = value.as_str();
+        while let Some(first) = rest.chars().next() {
+            let left = compiled.cut_front(rest, true).unwrap();
+            if left.len() < rest.len() {
+                want.push('X');
+                rest = &rest[rest.len() - left.len()..];
+            } else {
+                want.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+        prop_assert_eq!(compiled.replace(&value, "X", true).unwrap(), want);
     }
 
     #[test]
@@ -157,11 +181,11 @@ proptest! {
         let compiled = Pattern::parse(&pattern).unwrap();
         let shortest = (0..=chars.len()).find(|n| matches(&chars[..*n])).unwrap_or(0);
         let longest = (0..=chars.len()).rev().find(|n| matches(&chars[..*n])).unwrap_or(0);
-        prop_assert_eq!(compiled.cut_front(&value, false), chars[shortest..].iter().collect::<String>());
-        prop_assert_eq!(compiled.cut_front(&value, true), chars[longest..].iter().collect::<String>());
+        prop_assert_eq!(compiled.cut_front(&value, false).unwrap(), chars[shortest..].iter().collect::<String>());
+        prop_assert_eq!(compiled.cut_front(&value, true).unwrap(), chars[longest..].iter().collect::<String>());
         let shortest = (0..=chars.len()).rev().find(|n| matches(&chars[*n..])).unwrap_or(chars.len());
         let longest = (0..=chars.len()).find(|n| matches(&chars[*n..])).unwrap_or(chars.len());
-        prop_assert_eq!(compiled.cut_back(&value, false), chars[..shortest].iter().collect::<String>());
-        prop_assert_eq!(compiled.cut_back(&value, true), chars[..longest].iter().collect::<String>());
+        prop_assert_eq!(compiled.cut_back(&value, false).unwrap(), chars[..shortest].iter().collect::<String>());
+        prop_assert_eq!(compiled.cut_back(&value, true).unwrap(), chars[..longest].iter().collect::<String>());
     }
 }

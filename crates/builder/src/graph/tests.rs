@@ -11,7 +11,7 @@ fn check(text: &str, target: Option<&str>, args: &[(&str, &str)], expect: Expect
         let arg = |name: &str| args.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         let globals = Globals::new(&file, &platform, target, &arg)?;
         let graph = Graph::new(&file, &globals, &platform, target)?;
-        let order = graph.reachable(&file)?;
+        let order = graph.reachable(graph.target, &file)?;
         let mut out = String::new();
         for &stage in &order {
             let base = match &graph.bases[stage] {

@@ -3,15 +3,19 @@
 
 use portolan_types::Platform;
 use portolan_types::oci::{Empty, ImageConfig};
+mod values;
+
 use std::collections::BTreeMap;
 
 use super::history::{self, entry};
 use super::signal;
+use crate::cancel::Cancel;
 use crate::error::{Fault, Span};
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
 use crate::instruct::{Command, CommandLine, Copy, Document, Instruction, Pair, Run};
 use crate::ports::BaseImage;
+use values::{Vars, absolute, exposed};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -19,8 +23,16 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// or the history (Dockerfile reference, "Predefined ARGs").
 const PROXY_ARGS: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// Ports of one `EXPOSE` range, at most all there are.
-const PORTS_MAX: u32 = 65_536;
+/// Ports of one `EXPOSE`, at most all there are.
+const PORTS_MAX: usize = 65_536;
+/// Steps of one stage. No runtime mounts as many layers.
+const STEPS_MAX: usize = 500;
+/// The environment of a stage; the kernel takes no more from a program's start.
+const ENV_BYTES_MAX: usize = 512 * 1024;
+/// What all instructions of a stage say in the history.
+const HISTORY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What the log shows of one instruction.
+const TITLE_BYTES_MAX: usize = 4 * 1024;
 
 /// Whether a build argument may be given without an `ARG` for it.
 pub(super) fn is_predefined(name: &str) -> bool {
@@ -38,7 +50,10 @@ pub(super) struct Stage {
     pub(super) total: usize,
     /// Names that `ARG` instructions mentioned.
     pub(super) args_seen: Vec<String>,
+    /// What expansion and `RUN` see: `ENV` and `ARG`.
     env: Vars,
+    /// What the image keeps: `ENV` alone.
+    kept_env: Vars,
     args: Vec<(String, Option<String>)>,
     cmd_set: bool,
 }
@@ -97,6 +112,8 @@ pub(super) struct Inputs<'a> {
     pub(super) escape: char,
     pub(super) build_args: &'a [(String, String)],
     pub(super) secrets: &'a [String],
+    /// Looked at between instructions.
+    pub(super) cancel: &'a Cancel,
     /// What `COPY --from` names.
     pub(super) source: &'a dyn Fn(&str, Span) -> Result<Origin, Fault>,
 }
@@ -118,23 +135,6 @@ impl Inputs<'_> {
     }
 }
 
-/// Variables in the order first set.
-#[derive(Clone, Debug, Default)]
-struct Vars(Vec<(String, String)>);
-
-impl Vars {
-    fn get(&self, name: &str) -> Option<&String> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
-    }
-
-    fn set(&mut self, name: &str, value: &str) {
-        match self.0.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.0.push((name.to_owned(), value.to_owned())),
-        }
-    }
-}
-
 /// What a stage begins with.
 pub(super) enum Begin<'a> {
     Scratch,
@@ -150,6 +150,8 @@ pub(super) struct Eval<'a> {
     number: usize,
     total: usize,
     label: &'a str,
+    /// What the history holds so far.
+    history_bytes: usize,
 }
 
 impl<'a> Eval<'a> {
@@ -167,6 +169,7 @@ impl<'a> Eval<'a> {
                 total: 0,
                 args_seen: Vec::new(),
                 env: Vars::default(),
+                kept_env: Vars::default(),
                 args: Vec::new(),
                 cmd_set: false,
             },
@@ -186,15 +189,18 @@ impl<'a> Eval<'a> {
         if !env.iter().any(|e| e.starts_with("PATH=")) {
             env.push(format!("PATH={PATH}"));
         }
+        stage.kept_env = Vars::default();
         for pair in env {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             stage.env.set(name, value);
+            stage.kept_env.set(name, value);
         }
         let workdir = &mut image.config.working_dir;
         *workdir =
             if workdir.is_empty() && !matches!(begin, Begin::Scratch) { String::new() } else { absolute("/", workdir) };
         let first = usize::from(matches!(begin, Begin::Image(..)));
-        Eval { inputs, stage, number: first, total: first, label }
+        let history_bytes = stage.image.history.iter().filter_map(|h| h.created_by.as_ref()).map(String::len).sum();
+        Eval { inputs, stage, number: first, total: first, label, history_bytes }
     }
 
     /// Evaluate all instructions: a base's `ONBUILD` triggers first, then the stage's own.
@@ -203,12 +209,24 @@ impl<'a> Eval<'a> {
             |i: &&Instruction| matches!(i.command, Command::Copy(_) | Command::Run(_) | Command::Workdir(_));
         self.total += triggers.iter().chain(own).filter(makes_step).count();
         self.stage.total = self.total;
-        for instruction in triggers {
-            self.instruction(instruction, true)?;
+        let all = triggers.iter().map(|i| (i, true)).chain(own.iter().map(|i| (i, false)));
+        for (instruction, trigger) in all {
+            let fault = |message: String| Err(Fault::new(instruction.span, message));
+            if self.inputs.cancel.is_cancelled() {
+                return fault("the build was cancelled".to_owned());
+            }
+            self.instruction(instruction, trigger)?;
+            if self.stage.steps.len() > STEPS_MAX {
+                return fault(format!("the stage has more than {STEPS_MAX} steps that make layers"));
+            }
+            if self.stage.env.bytes > ENV_BYTES_MAX {
+                return fault(format!("the environment is larger than {ENV_BYTES_MAX} bytes"));
+            }
+            if self.history_bytes > HISTORY_BYTES_MAX {
+                return fault(format!("the instructions so far say more than {HISTORY_BYTES_MAX} bytes"));
+            }
         }
-        for instruction in own {
-            self.instruction(instruction, false)?;
-        }
+        self.stage.image.config.env = Some(self.stage.kept_env.pairs());
         Ok(self.stage)
     }
 
@@ -226,11 +244,16 @@ impl<'a> Eval<'a> {
 
     fn history(&mut self, created_by: &str, layer: bool) {
         let text = self.inputs.redact(created_by);
+        self.history_bytes += text.len();
         self.stage.image.history.push(entry(text, layer));
     }
 
     fn step(&mut self, instruction: &Instruction, trigger: bool, shown: String, op: Op) {
-        let title = format!("{}{}", self.prefix(trigger), self.inputs.redact(&shown));
+        let mut title = format!("{}{}", self.prefix(trigger), self.inputs.redact(&shown));
+        if title.len() > TITLE_BYTES_MAX {
+            title.truncate(title.floor_char_boundary(TITLE_BYTES_MAX));
+            title.push('…');
+        }
         self.stage.steps.push(Step { title, span: instruction.span, op });
     }
 
@@ -257,7 +280,7 @@ impl<'a> Eval<'a> {
                 let pairs = self.pairs(pairs, span)?;
                 for Pair { key, value } in &pairs {
                     self.stage.env.set(key, value);
-                    set_env(self.stage.image.config.env.get_or_insert_default(), key, value);
+                    self.stage.kept_env.set(key, value);
                 }
                 self.history(&format!("ENV{}", joined(&pairs)), false);
             }
@@ -389,7 +412,7 @@ impl<'a> Eval<'a> {
                     Fault::new(span, format!("{word:?} is not a port"))
                         .hint("a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it")
                 })?);
-                if out.len() > PORTS_MAX as usize {
+                if out.len() > PORTS_MAX {
                     return Err(Fault::new(span, format!("more than {PORTS_MAX} ports")));
                 }
             }
@@ -490,16 +513,12 @@ impl<'a> Eval<'a> {
                 }
             }
         };
-        // A script's argument list is the shell's in the history, so that it can be read.
-        let mut words: Vec<String> = Vec::new();
+        let mut values = Vars::default();
         for (name, value) in &self.stage.args {
-            let value = self.stage.env.get(name).or(value.as_ref()).cloned().unwrap_or_default();
-            let word = format!("{name}={value}");
-            match words.iter_mut().find(|w| w.split_once('=').is_some_and(|(n, _)| n == name)) {
-                Some(old) => *old = word,
-                None => words.push(word),
-            }
+            let value = self.stage.env.get(name).or(value.as_ref());
+            values.set(name, value.map_or("", String::as_str));
         }
+        let mut words = values.pairs();
         if !words.is_empty() {
             words.insert(0, format!("|{}", words.len()));
         }
@@ -511,7 +530,7 @@ impl<'a> Eval<'a> {
         let config = &self.stage.image.config;
         let op = RunOp {
             argv,
-            env: self.stage.env.0.clone(),
+            env: self.stage.env.all.clone(),
             extra_env: self.inputs.build_args.iter().filter_map(given).collect(),
             cwd: absolute("/", &config.working_dir),
             user: config.user.clone(),
@@ -532,51 +551,6 @@ pub(super) fn prefix(label: &str, number: usize, total: usize) -> String {
 
 fn joined(pairs: &[Pair]) -> String {
     pairs.iter().map(|p| format!(" {}={}", p.key, p.value)).collect()
-}
-
-fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
-    let pair = format!("{name}={value}");
-    match env.iter_mut().find(|e| e.split_once('=').map_or(e.as_str(), |(n, _)| n) == name) {
-        Some(old) => *old = pair,
-        None => env.push(pair),
-    }
-}
-
-/// `path` seen from `base`, without `.`, `..` and double slashes.
-pub(super) fn absolute(base: &str, path: &str) -> String {
-    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
-    let mut out: Vec<&str> = Vec::new();
-    for part in whole.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                out.pop();
-            }
-            part => out.push(part),
-        }
-    }
-    format!("/{}", out.join("/"))
-}
-
-/// The ports that one word of `EXPOSE` names: `80`, `80/udp`, `8000-8010`, and, as docker
-/// still takes it, `[address:]host:container`.
-fn exposed(word: &str) -> Option<Vec<String>> {
-    let container = word.rsplit(':').next()?;
-    let (ports, protocol) = match container.split_once('/') {
-        Some((ports, protocol)) => (ports, protocol.to_ascii_lowercase()),
-        None => (container, String::new()),
-    };
-    let protocol = match protocol.as_str() {
-        "" => "tcp",
-        "tcp" | "udp" | "sctp" => protocol.as_str(),
-        _ => return None,
-    };
-    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
-    let (first, last) = match ports.split_once('-') {
-        Some((first, last)) => (number(first)?, number(last)?),
-        None => (number(ports)?, number(ports)?),
-    };
-    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
 #[cfg(test)]

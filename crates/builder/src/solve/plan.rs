@@ -25,6 +25,9 @@ use crate::{BuildRequest, Engine, fsys, instruct, parse};
 /// An ignore file's size.
 const IGNORE_BYTES_MAX: u64 = limits::DOCKERFILE_BYTES_MAX as u64;
 
+/// How many stages may wait for a stage that only a trigger of a base image has named.
+const TRIGGER_DEPTH_MAX: usize = 8;
+
 /// All that is needed, planned.
 pub(super) struct Planned {
     /// By the stage's number in the file; `None` when the target does not need it.
@@ -194,7 +197,7 @@ impl<'a> Planner<'a> {
 
     pub(super) fn plan(mut self) -> Result<Planned, BuildError> {
         let fault = |fault| self.source.error(&fault);
-        let reachable = self.graph.reachable(self.file).map_err(fault)?;
+        let reachable = self.graph.reachable(self.graph.target, self.file).map_err(fault)?;
         self.fetch(&self.graph.images(&reachable, self.file).map_err(fault)?)?;
         self.stage(self.graph.target, self.file.stages[self.graph.target].span)?;
         let request = self.request;
@@ -280,15 +283,24 @@ impl<'a> Planner<'a> {
         if self.stages[index].is_some() {
             return Ok(());
         }
-        if self.open.contains(&index) {
-            let fault = self.graph.cycle(index, span, self.open.iter().copied());
-            return Err(self.source.error(&fault));
+        // In order, so that no stage finds one below it missing: chains can be long. Only
+        // triggers of base images lead back here.
+        if self.open.len() >= TRIGGER_DEPTH_MAX {
+            return Err(self.source.error(&Fault::new(span, "ONBUILD triggers of base images nest too deep")));
         }
-        self.open.push(index);
-        let plan = self.plan_stage(index)?;
-        self.open.pop();
-        self.stages[index] = Some(plan);
-        self.order.push(index);
+        for index in self.graph.reachable(index, self.file).map_err(|f| self.source.error(&f))? {
+            if self.open.contains(&index) {
+                let fault = self.graph.cycle(index, span, self.open.iter().copied());
+                return Err(self.source.error(&fault));
+            }
+            if self.stages[index].is_none() {
+                self.open.push(index);
+                let plan = self.plan_stage(index)?;
+                self.open.pop();
+                self.stages[index] = Some(plan);
+                self.order.push(index);
+            }
+        }
         Ok(())
     }
 
@@ -337,12 +349,14 @@ impl<'a> Planner<'a> {
             escape: file.escape,
             build_args: &self.request.build_args,
             secrets: &self.request.secret_args,
+            cancel: self.cancel,
             source: &|from, span| graph.source(from, span),
         };
         let label = graph.labels[index].clone();
-        let stage = Eval::begin(&inputs, &label, platform, &begin)
-            .run(&triggers, &own.instructions)
-            .map_err(|f| self.source.error(&f))?;
+        let stage =
+            Eval::begin(&inputs, &label, platform, &begin).run(&triggers, &own.instructions).map_err(|fault| {
+                if self.cancel.is_cancelled() { BuildError::cancelled() } else { self.source.error(&fault) }
+            })?;
 
         let mut plan = StagePlan { label, base, stage, keys: Vec::new(), copies: Vec::new(), base_key };
         for number in 0..plan.stage.steps.len() {

@@ -1,285 +1,14 @@
 //! Whole builds, from a Dockerfile to an image in the content store.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
 
-use expect_test::{Expect, expect};
-use portolan_builder::ports::{BaseImage, Images, StepCache};
-use portolan_builder::render::Plain;
-use portolan_builder::{BuildError, BuildRequest, Built, Cancel, Engine, EngineConfig, ErrorKind, Event, StepLimits};
-use portolan_types::oci::{ContainerConfig, Descriptor, History, ImageConfig, Manifest, RootFs};
-use portolan_types::{Digest, ImageRef, Platform, Timestamp, media_type};
+use expect_test::expect;
+use portolan_builder::{Cancel, ErrorKind, Event};
+use portolan_types::media_type;
+use portolan_types::oci::ContainerConfig;
 
-use crate::support::{MemoryContent, busybox_tar};
-
-/// Images by their whole name; knows how often it was asked.
-#[derive(Default)]
-struct Shelf {
-    images: Mutex<HashMap<String, BaseImage>>,
-    asked: AtomicUsize,
-}
-
-impl Images for Shelf {
-    fn resolve(&self, image: &ImageRef, _: &Platform, note: &dyn Fn(&str)) -> Result<BaseImage, String> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        note("looking on the shelf");
-        self.images.lock().unwrap().get(&image.to_string()).cloned().ok_or_else(|| format!("{image}: not found"))
-    }
-}
-
-#[derive(Default)]
-struct Records(Mutex<HashMap<Digest, Vec<u8>>>);
-
-impl StepCache for Records {
-    fn get(&self, key: &Digest) -> Option<Vec<u8>> {
-        self.0.lock().unwrap().get(key).cloned()
-    }
-
-    fn put(&self, key: &Digest, record: &[u8]) {
-        self.0.lock().unwrap().insert(*key, record.to_vec());
-    }
-}
-
-/// An engine with busybox on the shelf, and a context.
-struct Kitchen {
-    content: Arc<MemoryContent>,
-    shelf: Arc<Shelf>,
-    records: Arc<Records>,
-    engine: Option<Engine>,
-    limits: StepLimits,
-    dir: tempfile::TempDir,
-}
-
-/// What came of a build.
-struct Outcome {
-    result: Result<Built, BuildError>,
-    events: Vec<Event>,
-    log: String,
-}
-
-impl Kitchen {
-    fn new() -> Kitchen {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("context")).unwrap();
-        let content = Arc::new(MemoryContent::default());
-        let mut kitchen = Kitchen {
-            content,
-            shelf: Arc::default(),
-            records: Arc::default(),
-            engine: None,
-            limits: StepLimits::default(),
-            dir,
-        };
-        let (layer, diff_id) = kitchen.content.layer(&busybox_tar());
-        kitchen.shelve(
-            "busybox",
-            vec![layer],
-            vec![diff_id],
-            ContainerConfig {
-                env: Some(vec!["PATH=/bin".into(), "FROM_BASE=yes".into()]),
-                cmd: Some(vec!["sh".into()]),
-                ..ContainerConfig::default()
-            },
-        );
-        kitchen.restart();
-        kitchen
-    }
-
-    fn shelve(&self, name: &str, layers: Vec<Descriptor>, diff_ids: Vec<Digest>, config: ContainerConfig) {
-        let history = History {
-            created: Some("2020-01-01T00:00:00Z".into()),
-            created_by: Some("/bin/sh -c #(nop) ADD busybox".into()),
-            ..History::default()
-        };
-        let config = ImageConfig {
-            created: Some("2020-01-01T00:00:00Z".into()),
-            architecture: Platform::host().architecture,
-            os: "linux".into(),
-            config,
-            rootfs: RootFs { kind: "layers".into(), diff_ids },
-            history: vec![history],
-            ..ImageConfig::default()
-        };
-        let digest = Digest::of(&serde_json::to_vec(&config).unwrap());
-        let name = name.parse::<ImageRef>().unwrap().to_string();
-        self.shelf.images.lock().unwrap().insert(name, BaseImage { digest, config, layers });
-    }
-
-    /// A new engine on the same state, as after a restart of the server.
-    fn restart(&mut self) {
-        self.engine = None;
-        let mut config = EngineConfig::new(self.dir.path().join("state"));
-        config.step_command = vec![env!("CARGO_BIN_EXE_portolan-step").into()];
-        config.parallel_max = 4;
-        config.limits = self.limits;
-        let engine = Engine::open(config, self.content.clone(), self.shelf.clone(), self.records.clone());
-        self.engine = Some(engine.unwrap());
-    }
-
-    /// Forget all snapshots.
-    fn forget_snapshots(&mut self) {
-        self.engine = None;
-        std::fs::remove_dir_all(self.dir.path().join("state")).unwrap();
-        self.restart();
-    }
-
-    fn context(&self) -> PathBuf {
-        self.dir.path().join("context")
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.context().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    fn request(&self, dockerfile: &str) -> BuildRequest {
-        BuildRequest {
-            context: self.context(),
-            dockerfile: dockerfile.as_bytes().to_vec(),
-            dockerfile_name: "Dockerfile".into(),
-            ignore: None,
-            build_args: Vec::new(),
-            secret_args: Vec::new(),
-            target: None,
-            platform: Platform::host(),
-            no_cache: false,
-            created: Timestamp::parse("2026-01-02T03:04:05Z").unwrap(),
-            labels: Vec::new(),
-        }
-    }
-
-    fn run(&self, request: &BuildRequest) -> Outcome {
-        self.run_until(request, &Cancel::new(), &|_| {})
-    }
-
-    fn run_until(&self, request: &BuildRequest, cancel: &Cancel, watch: &(dyn Fn(&Event) + Sync)) -> Outcome {
-        let events = Mutex::new(Vec::new());
-        let result = self.engine.as_ref().unwrap().build(
-            request,
-            &|event| {
-                watch(&event);
-                events.lock().unwrap().push(event);
-            },
-            cancel,
-        );
-        let events = events.into_inner().unwrap();
-        let mut log = String::new();
-        let mut plain = Plain::new();
-        let mut line = |text: &str| {
-            log.push_str(text);
-            log.push('\n');
-        };
-        events.iter().for_each(|e| plain.event(e, &mut line));
-        if let Err(error) = &result {
-            plain.failed(error, &mut line);
-        }
-        Outcome { result, events, log }
-    }
-
-    /// Build and hand on the image.
-    fn build(&self, dockerfile: &str) -> Image {
-        self.image(self.run(&self.request(dockerfile)))
-    }
-
-    fn image(&self, outcome: Outcome) -> Image {
-        let built = match outcome.result {
-            Ok(built) => built,
-            Err(error) => panic!("{error:?}\n{}", outcome.log),
-        };
-        let blobs = self.content.blobs.lock().unwrap();
-        let config: ImageConfig = serde_json::from_slice(&blobs[&built.config.digest]).unwrap();
-        let manifest: Manifest = serde_json::from_slice(&built.manifest).unwrap();
-        assert_eq!(Digest::of(&built.manifest), built.digest);
-        assert_eq!(manifest.layers, built.layers);
-        assert_eq!(manifest.layers.len(), config.rootfs.diff_ids.len());
-        assert_eq!(
-            config.history.iter().filter(|h| !h.empty_layer).count(),
-            built.layers.len(),
-            "{:#?}",
-            config.history
-        );
-        let mut files = BTreeMap::new();
-        for layer in &built.layers {
-            assert_eq!(layer.media_type, media_type::DOCKER_LAYER_GZIP);
-            let blob = &blobs[&layer.digest];
-            assert_eq!(blob.len() as u64, layer.size);
-            flatten(blob, &mut files);
-        }
-        Image { built, config, files, log: outcome.log }
-    }
-
-    /// Build and hand on the error as the log shows it.
-    fn fail(&self, dockerfile: &str, expect: Expect) -> BuildError {
-        let outcome = self.run(&self.request(dockerfile));
-        let error = outcome.result.expect_err(&outcome.log);
-        let mut out = String::new();
-        Plain::new().failed(&error, &mut |line| out.push_str(&format!("{line}\n")));
-        expect.assert_eq(&out);
-        error
-    }
-}
-
-struct Image {
-    built: Built,
-    config: ImageConfig,
-    /// What the layers amount to: for files their text.
-    files: BTreeMap<String, String>,
-    log: String,
-}
-
-impl Image {
-    fn cached(&self) -> usize {
-        self.log.lines().filter(|l| l.ends_with(" CACHED")).count()
-    }
-
-    fn ran(&self) -> Vec<&str> {
-        self.log.lines().filter(|l| l.contains("] RUN ")).collect()
-    }
-
-    fn history(&self) -> String {
-        self.config
-            .history
-            .iter()
-            .map(|h| {
-                let mark = if h.empty_layer { "-" } else { "L" };
-                format!("{mark} {} | {}\n", h.created.as_deref().unwrap_or("?"), h.created_by.as_deref().unwrap_or("?"))
-            })
-            .collect()
-    }
-}
-
-/// Apply a layer the simple way, with another reader than the engine's own.
-fn flatten(blob: &[u8], files: &mut BTreeMap<String, String>) {
-    let mut tar = Vec::new();
-    flate2::read::GzDecoder::new(blob).read_to_end(&mut tar).unwrap();
-    for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let path = entry.path().unwrap().display().to_string();
-        let path = path.trim_end_matches('/').to_owned();
-        let name = Path::new(&path).file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
-        if let Some(gone) = name.strip_prefix(".wh.") {
-            let gone = Path::new(&path).with_file_name(gone).display().to_string();
-            files.retain(|p, _| p != &gone && !p.starts_with(&format!("{gone}/")));
-            continue;
-        }
-        let header = entry.header();
-        let owner = format!("{}:{} {:o}", header.uid().unwrap(), header.gid().unwrap(), header.mode().unwrap());
-        let text = match header.entry_type() {
-            tar::EntryType::Directory => format!("{owner} dir"),
-            tar::EntryType::Regular if header.size().unwrap() < 10_000 => {
-                let mut text = String::new();
-                entry.read_to_string(&mut text).unwrap();
-                format!("{owner} {text}")
-            }
-            _ => owner,
-        };
-        files.insert(path, text);
-    }
-}
+use crate::kitchen::{Image, Kitchen};
+use crate::support::Tar;
 
 #[test]
 fn an_image_of_everything() {
@@ -416,8 +145,20 @@ fn stages_and_their_copies() {
     // All of it again: nothing runs, and the image is the very same.
     let again = kitchen.build(dockerfile);
     assert_eq!(again.built.digest, image.built.digest);
-    assert!(again.log.lines().filter(|l| l.contains(" RUN ")).count() > 0);
-    assert!(!again.log.contains("mount"), "{}", again.log);
+    assert_eq!(
+        again.cached(),
+        again
+            .log
+            .matches(
+                "
+
+#"
+            )
+            .count()
+            - 2,
+        "{}",
+        again.log
+    );
 
     // A stage in the middle as the target: its layers were not kept, but its snapshot was.
     let mut request = kitchen.request(dockerfile);
@@ -425,7 +166,7 @@ fn stages_and_their_copies() {
     let both = kitchen.image(kitchen.run(&request));
     assert_eq!(both.files["out/two"], "0:0 644 2\n");
     assert_eq!(both.files["out/one"], "1000:50 644 1\n");
-    assert!(both.ran().len() >= 2 && !both.log.contains(" 0.0"), "{}", both.log);
+    assert_eq!(both.cached(), 5, "{}", both.log);
 }
 
 #[test]
@@ -729,7 +470,7 @@ fn the_log_of_a_build() {
     let dockerfile = "FROM busybox\nENV D=/d\nCOPY f $D\nRUN echo \"out $D\"";
     expect![[r#"
         #1 [internal] load build definition from Dockerfile
-        #1 transferring dockerfile: 47B
+        #1 transferring dockerfile: 49B
         #1 DONE 0.0s
 
         #2 [internal] load metadata for docker.io/library/busybox:latest
@@ -755,7 +496,7 @@ fn the_log_of_a_build() {
     .assert_eq(&shown(kitchen.build(dockerfile)));
     expect![[r#"
         #1 [internal] load build definition from Dockerfile
-        #1 transferring dockerfile: 47B
+        #1 transferring dockerfile: 49B
         #1 DONE 0.0s
 
         #2 [internal] load metadata for docker.io/library/busybox:latest
@@ -778,4 +519,65 @@ fn the_log_of_a_build() {
         #6 DONE 0.0s
     "#]]
     .assert_eq(&shown(kitchen.build(dockerfile)));
+}
+
+#[test]
+fn long_chains_and_many_steps() {
+    let kitchen = Kitchen::new();
+    let mut chain = "FROM busybox AS s0\nRUN echo > /first\n".to_owned();
+    for i in 1..200 {
+        chain.push_str(&format!("FROM s{} AS s{i}\nENV A{i}=1\n", i - 1));
+    }
+    chain.push_str("WORKDIR /last");
+    let image = kitchen.build(&chain);
+    assert_eq!(image.built.layers.len(), 3);
+    assert_eq!(image.config.config.env.unwrap().len(), 2 + 199);
+
+    let copies: String = (1..100).map(|i| format!("FROM scratch AS c{i}\nCOPY --from=c{} /f /f\n", i - 1)).collect();
+    let image = kitchen.build(&format!("FROM busybox AS c0\nRUN echo f > /f\n{copies}"));
+    assert_eq!(image.files["f"], "0:0 644 f\n");
+
+    let error = kitchen.run(&kitchen.request(&format!("FROM scratch\n{}", "WORKDIR /a\n".repeat(501)))).result;
+    assert!(error.unwrap_err().message.contains("more than 500 steps"));
+}
+
+#[test]
+fn builds_side_by_side() {
+    let kitchen = Kitchen::new();
+    kitchen.write("f", "text");
+    let dockerfile = "FROM busybox AS a\nRUN sleep 0.1; echo a > /a\nFROM busybox\nCOPY f /\nCOPY --from=a /a /\nRUN cat /f /a > /both";
+    std::thread::scope(|scope| {
+        let builds: Vec<_> = (0..4).map(|_| scope.spawn(|| kitchen.build(dockerfile))).collect();
+        for build in builds {
+            assert_eq!(build.join().unwrap().files["both"], "0:0 644 texta\n");
+        }
+    });
+    let after = kitchen.build(dockerfile);
+    assert_eq!(after.files["both"], "0:0 644 texta\n");
+}
+
+#[test]
+fn what_is_added_and_ignored() {
+    let kitchen = Kitchen::new();
+    kitchen.write("keep/a", "a");
+    kitchen.write("keep/b.tmp", "b");
+    kitchen.write("other/c", "c");
+    std::fs::write(kitchen.context().join("x.tar"), Tar::new().file("in/it", 0o640, b"tar").done()).unwrap();
+    kitchen.write("sub/Dockerfile.dockerignore", "**/*.tmp\nother\n");
+    kitchen.write(".dockerignore", "keep\n");
+    let mut request =
+        kitchen.request("FROM scratch\nCOPY . /\nADD x.tar /unpacked/\nADD --unpack=false x.tar /packed/");
+    request.dockerfile_name = "sub/Dockerfile".into();
+    let image = kitchen.image(kitchen.run(&request));
+    let files: Vec<&str> = image.files.keys().map(String::as_str).collect();
+    assert!(files.contains(&"keep/a") && files.contains(&"packed/x.tar"), "{files:?}");
+    assert!(!files.iter().any(|f| f.contains("other") || f.ends_with(".tmp")), "{files:?}");
+    assert_eq!(image.files["unpacked/in/it"], "0:0 640 tar");
+    assert!(image.history().contains("ADD x.tar /unpacked/ # buildkit"));
+    // A file that is there but ignored is not there.
+    request.dockerfile = b"FROM scratch\nCOPY other/c /".to_vec();
+    assert_eq!(kitchen.run(&request).result.unwrap_err().kind, ErrorKind::Dockerfile);
+    request.ignore = Some("[".into());
+    let error = kitchen.run(&request).result.unwrap_err();
+    assert_eq!(error.message, r#".dockerignore: line 1: pattern "[": a `[` has no `]`"#);
 }

@@ -17,6 +17,7 @@ fn evaluate(text: &str, args: &[(&str, &str)]) -> Result<Stage, String> {
         escape: file.escape,
         build_args: &args,
         secrets: &[],
+        cancel: &crate::cancel::Cancel::new(),
         source: &|_, _| Ok(Origin::Scratch),
     };
     let mut done: Vec<(Option<String>, Stage)> = Vec::new();
