@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where the world is not as it says")]
 
+mod acr;
 mod arm;
 mod boot;
+mod builds;
 mod drain;
 mod faults;
 mod identity;
@@ -16,3 +18,4 @@ mod settings;
 mod support;
 mod tls;
 mod tokens;
+mod v2;
