@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use portolan_builder::ports::{BaseImage, Images};
 use portolan_service::cache_rules::{self, CacheRule};
 use portolan_service::{Ctx, Error, Kind, Registry, StoredManifest};
@@ -32,6 +33,8 @@ pub(super) struct RunImages {
     pub(super) registry: Arc<Registry>,
     pub(super) ctx: Ctx,
     pub(super) cancel: CancelFlag,
+    /// What was found: as the Dockerfile means it, with its layers.
+    pub(super) found: Mutex<Vec<(ImageRef, BaseImage)>>,
 }
 
 /// Why an image of the registry cannot be used.
@@ -46,12 +49,14 @@ pub(super) enum Unusable {
 
 impl Images for RunImages {
     fn resolve(&self, image: &ImageRef, platform: &Platform, note: &dyn Fn(&str)) -> Result<BaseImage, String> {
-        self.shared.runtime.block_on(async {
+        let found = self.shared.runtime.block_on(async {
             tokio::select! {
                 found = self.find(image, platform, note) => found,
                 _ = self.cancel.raised() => Err("the build was cancelled".to_owned()),
             }
-        })
+        })?;
+        self.found.lock().push((image.clone(), found.clone()));
+        Ok(found)
     }
 }
 

@@ -9,13 +9,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use portolan_builder::context::{self, ContextError, ContextLimits};
+use portolan_builder::ports::BaseImage;
 use portolan_builder::render::Plain;
 use portolan_builder::{BuildRequest, Built, Cancel, Engine, ErrorKind};
 use portolan_service::{Ctx, Kind, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
 use portolan_types::oci::Descriptor;
-use portolan_types::{Reference, RepoName, Timestamp, limits};
+use portolan_types::{ImageRef, Reference, RepoName, Timestamp, limits};
 use serde_json::json;
 
 use super::Builds;
@@ -94,8 +95,9 @@ impl Builds {
             registry: registry.clone(),
             ctx: ctx.clone(),
             cancel: cancel.clone(),
+            found: Mutex::default(),
         });
-        let engine = self.engine.with_images(images);
+        let engine = self.engine.with_images(images.clone());
         let request = request(job, unpacked);
         let built = blocking({
             let (log, stop) = (log.clone(), stop.clone());
@@ -112,7 +114,7 @@ impl Builds {
         }
         let secs = begun.elapsed().as_secs_f64();
         log.note(&format!("Step ID: build marked as successful (elapsed time in seconds: {secs:.6})"));
-        dependencies(job, registry, &built, &stored, log);
+        dependencies(registry, &built, &images.found.lock(), &stored, log);
         Ok(stored)
     }
 
@@ -300,40 +302,49 @@ fn build(engine: &Engine, request: &BuildRequest, log: &RunLog, stop: &Cancel) -
     })
 }
 
-/// What the image was built from, as ACR tells it at the end of a log: clients read it.
-fn dependencies(job: &Job, registry: &Registry, built: &Built, stored: &[OutputImage], log: &RunLog) {
-    let base: Vec<_> = built
-        .base_images
+/// What the image was built from, as ACR tells it at the end of a log: clients read it. The
+/// runtime dependency is the image that the result lies on, the others helped.
+fn dependencies(
+    registry: &Registry,
+    built: &Built,
+    found: &[(ImageRef, BaseImage)],
+    stored: &[OutputImage],
+    log: &RunLog,
+) {
+    if stored.is_empty() {
+        return;
+    }
+    let under = found
         .iter()
-        .map(|(name, digest)| match name.parse::<portolan_types::ImageRef>() {
-            Ok(image) => json!({
-                "registry": image.host, "repository": image.repo,
-                "tag": image.reference().to_string(), "digest": digest, "reference": name,
-            }),
-            Err(_) => json!({"digest": digest, "reference": name}),
+        .enumerate()
+        .filter(|(_, (_, base))| !base.layers.is_empty() && built.layers.starts_with(&base.layers))
+        .max_by_key(|(_, (_, base))| base.layers.len())
+        .map(|(n, _)| n);
+    let dependency = |(image, base): &(ImageRef, BaseImage)| {
+        json!({
+            "registry": image.host, "repository": image.repo, "tag": image.tag, "digest": base.digest,
+            "reference": image.to_string(),
         })
-        .collect();
-    let (runtime, buildtime) = match base.split_last() {
-        Some((last, others)) => (last.clone(), others.to_vec()),
-        None => (serde_json::Value::Null, Vec::new()),
     };
+    let runtime = under.and_then(|n| found.get(n)).map(dependency);
+    let others = found.iter().enumerate().filter(|(n, _)| Some(*n) != under);
+    let buildtime: Vec<_> = others.map(|(_, base)| dependency(base)).collect();
     let all: Vec<_> = stored
         .iter()
-        .zip(&job.build.images)
-        .map(|(image, name)| {
+        .map(|image| {
+            let host = &registry.login_server;
+            let tag = image.tag.as_ref().map_or("", |t| t.as_str());
             json!({
                 "image": {
-                    "registry": registry.login_server, "repository": image.repo, "tag": image.tag,
-                    "digest": image.digest, "reference": format!("{}/{name}", registry.login_server),
+                    "registry": host, "repository": image.repo, "tag": image.tag, "digest": image.digest,
+                    "reference": format!("{host}/{}:{tag}", image.repo),
                 },
                 "runtime-dependency": runtime,
                 "buildtime-dependency": buildtime,
             })
         })
         .collect();
-    if let Ok(text) = serde_json::to_string_pretty(&all)
-        && !all.is_empty()
-    {
+    if let Ok(text) = serde_json::to_string_pretty(&all) {
         log.note("The following dependencies were found:");
         log.line(&text);
         log.line("");

@@ -1,5 +1,7 @@
 //! Runs over a real store: the queue, workers that come and go, contexts, logs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
+
 mod contexts;
 mod runs;
 mod workers;
