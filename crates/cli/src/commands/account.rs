@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::error::{Failure, Result};
+use crate::output::Output;
+use crate::output::shape::object;
 use crate::output::table::member;
-use crate::output::{Output, object};
 use crate::profile::{ConfigDir, Profile};
 use crate::session::Session;
 
@@ -40,7 +41,12 @@ pub(super) async fn run(ctx: &Context, args: AccountArgs) -> Result<Output> {
                 Failure::new("Please run 'portolan login' to sign in.")
                     .hint("on the server's machine: `portolan login --bootstrap DATA/bootstrap.json`")
             })?;
-            Ok(Output::with_columns(account(&profile, &profile.subscription_id, &profile.subscription_name), columns))
+            Ok(Output::value(account(
+                &profile,
+                "environmentName",
+                &profile.subscription_id,
+                &profile.subscription_name,
+            )))
         }
         AccountCommand::List => {
             let session = Session::open(&ctx.global)?;
@@ -76,10 +82,10 @@ fn columns(item: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn account(profile: &Profile, id: &str, name: &str) -> Value {
+/// `cloud`: what az calls the member with the cloud's name; `show` and `list` differ.
+fn account(profile: &Profile, cloud: &str, id: &str, name: &str) -> Value {
     json!({
-        "cloudName": "Portolan",
-        "environmentName": "Portolan",
+        cloud: "Portolan",
         "homeTenantId": profile.tenant_id,
         "id": id,
         "isDefault": id == profile.subscription_id,
@@ -95,5 +101,8 @@ fn account(profile: &Profile, id: &str, name: &str) -> Value {
 /// The accounts as `az login` and `az account list` print them.
 pub(super) fn accounts_of(profile: &Profile, subscriptions: &[Value]) -> Value {
     let text = |s: &Value, key: &str| s.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    subscriptions.iter().map(|s| account(profile, &text(s, "subscriptionId"), &text(s, "displayName"))).collect()
+    subscriptions
+        .iter()
+        .map(|s| account(profile, "cloudName", &text(s, "subscriptionId"), &text(s, "displayName")))
+        .collect()
 }

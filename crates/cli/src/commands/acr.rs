@@ -7,7 +7,7 @@ use super::{Context, build, cache, credential, docker, manifest, pull, repositor
 use crate::args::{self, NamedRegistry};
 use crate::error::{Failure, Result};
 use crate::output::table::{member, time};
-use crate::output::{Output, all_flattened, flattened};
+use crate::output::{Output, shape};
 use crate::session::Session;
 
 /// `portolan acr …`
@@ -271,9 +271,10 @@ async fn registry(session: &Session, command: AcrCommand) -> Result<Output> {
             session.saw_registry(&registry)?;
             shown(registry)
         }
-        AcrCommand::List { resource_group } => {
-            Output::with_columns(all_flattened(arm.registries(resource_group.as_deref()).await?), columns)
-        }
+        AcrCommand::List { resource_group } => Output::with_columns(
+            shape::each(arm.registries(resource_group.as_deref()).await?, shape::registry),
+            columns,
+        ),
         AcrCommand::Update(args) => shown(update(session, *args).await?),
         AcrCommand::Delete { registry: r, .. } => {
             session
@@ -282,7 +283,7 @@ async fn registry(session: &Session, command: AcrCommand) -> Result<Output> {
             session.forget(&r.name);
             Output::none()
         }
-        AcrCommand::CheckName { name } => Output::value(arm.check_registry_name(&name).await?),
+        AcrCommand::CheckName { name } => Output::value(shape::name_check(arm.check_registry_name(&name).await?)),
         AcrCommand::ShowUsage { registry: r } => {
             let usages = session
                 .with_registry(&r.name, r.resource_group.as_deref(), async |r| Ok(arm.registry_usages(r).await?));
@@ -350,7 +351,7 @@ async fn update(session: &Session, args: UpdateArgs) -> Result<Value> {
 }
 
 fn shown(registry: Value) -> Output {
-    Output::with_columns(flattened(registry), columns)
+    Output::with_columns(shape::registry(registry), columns)
 }
 
 fn columns(item: &Value) -> Vec<(&'static str, String)> {

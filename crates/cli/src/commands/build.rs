@@ -17,7 +17,7 @@ use crate::context::progress::{Progress, human_bytes};
 use crate::context::{Pack, Source, upload};
 use crate::error::{EXIT_INTERRUPTED, Failure, Result};
 use crate::follow;
-use crate::output::{Output, flattened};
+use crate::output::{Output, shape};
 use crate::session::Session;
 
 /// How long a cancelled run's last lines are waited for.
@@ -137,7 +137,7 @@ pub(super) async fn run(ctx: &Context, args: BuildArgs) -> Result<Output> {
     }
     ctx.talk.say(format_args!("Queued a build with ID: {id}"));
     if args.no_wait {
-        return Ok(Output::with_columns(flattened(run), columns));
+        return Ok(Output::with_columns(shape::run(run), columns));
     }
     let name = &args.registry.name;
     let work = async {
@@ -268,11 +268,8 @@ async fn send_source(
     let sent = upload(session.http(), &place.upload_url, &progress, work).await;
     let (files, bytes) = progress.finish();
     let (_, sent) = sent?;
-    ctx.talk.say(format_args!(
-        "Sent the build context: {files} files, {}, packed {}",
-        human_bytes(bytes),
-        human_bytes(sent)
-    ));
+    let files = if files > 0 { format!("{files} files, ") } else { String::new() };
+    ctx.talk.say(format_args!("Sent the build context: {files}{}, packed {}", human_bytes(bytes), human_bytes(sent)));
     request.source_location = Some(place.relative_path);
     Ok(registry)
 }
@@ -329,7 +326,7 @@ async fn wait_for_run(session: &Session, registry: &RegistryRef, id: &str, name:
         if parsed.is_over() {
             let status = parsed.properties.status;
             if status == "Succeeded" {
-                return Ok(Output::with_columns(flattened(run), columns));
+                return Ok(Output::with_columns(shape::run(run), columns));
             }
             return Err(Failure::new(format!("The run with ID '{id}' finished with unsuccessful status '{status}'."))
                 .hint(format!("see its log: `portolan acr task logs -r {name} --run-id {id}`")));

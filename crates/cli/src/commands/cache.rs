@@ -1,13 +1,11 @@
 //! `portolan acr cache …`: cache rules.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 use super::Context;
 use crate::args::Registry;
 use crate::error::Result;
-use crate::output::table::{member, time};
-use crate::output::{Output, all_flattened, flattened};
+use crate::output::{Output, shape};
 use crate::session::Session;
 
 /// `portolan acr cache …`
@@ -79,19 +77,19 @@ async fn on(session: &Session, command: CacheCommand) -> Result<Output> {
             let made = session.with_registry(&registry, group.as_deref(), async |r| {
                 Ok(arm.put_cache_rule(r, &rule.name, &source_repo, &target_repo).await?)
             });
-            Ok(Output::with_columns(flattened(made.await?), columns))
+            Ok(Output::value(shape::cache_rule(made.await?)))
         }
         CacheCommand::List { registry } => {
             let rules = session.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {
                 Ok(arm.cache_rules(r).await?)
             });
-            Ok(Output::with_columns(all_flattened(rules.await?), columns))
+            Ok(Output::value(shape::each(rules.await?, shape::cache_rule)))
         }
         CacheCommand::Show { rule } => {
             let (registry, group) = at(&rule.registry);
             let shown =
                 session.with_registry(&registry, group.as_deref(), async |r| Ok(arm.cache_rule(r, &rule.name).await?));
-            Ok(Output::with_columns(flattened(shown.await?), columns))
+            Ok(Output::value(shape::cache_rule(shown.await?)))
         }
         CacheCommand::Delete { rule, .. } => {
             let (registry, group) = at(&rule.registry);
@@ -101,13 +99,4 @@ async fn on(session: &Session, command: CacheCommand) -> Result<Output> {
             Ok(Output::none())
         }
     }
-}
-
-fn columns(item: &Value) -> Vec<(&'static str, String)> {
-    vec![
-        ("NAME", member(item, &["name"])),
-        ("SOURCE REPOSITORY", member(item, &["sourceRepository"])),
-        ("TARGET REPOSITORY", member(item, &["targetRepository"])),
-        ("CREATION DATE", time(item, &["creationDate"])),
-    ]
 }

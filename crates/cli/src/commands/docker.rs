@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::Context;
 use crate::args::{NamedRegistry, RegistryLogin};
 use crate::error::{Failure, Result};
-use crate::output::{Output, object};
+use crate::output::Output;
+use crate::output::shape::object;
 use crate::session::Session;
 
 /// `portolan acr login`

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::Context;
 use crate::args;
 use crate::error::Result;
-use crate::output::Output;
 use crate::output::table::member;
+use crate::output::{Output, shape};
 use crate::session::Session;
 
 /// `portolan group …`
@@ -101,10 +101,10 @@ async fn with(session: &Session, command: GroupCommand) -> Result<Output> {
     Ok(match command {
         GroupCommand::Create { group, location, tags } => {
             let tags = tags.as_deref().map(args::tags);
-            Output::value(arm.put_group(&group.name, &location, tags.as_ref()).await?)
+            Output::value(shape::group(arm.put_group(&group.name, &location, tags.as_ref()).await?))
         }
-        GroupCommand::Show { group } => Output::value(arm.group(&group.name).await?),
-        GroupCommand::List => Output::with_columns(arm.groups().await?, |item| {
+        GroupCommand::Show { group } => Output::value(shape::group(arm.group(&group.name).await?)),
+        GroupCommand::List => Output::with_columns(shape::each(arm.groups().await?, shape::group), |item| {
             vec![
                 ("Name", member(item, &["name"])),
                 ("Location", member(item, &["location"])),

@@ -5,7 +5,7 @@ use portolan_api::acr::AcrClient;
 use serde_json::Value;
 
 use super::Context;
-use super::repository::{Attributes, Listing, delete_image, manifests};
+use super::repository::{Attributes, Listing, Place, delete_image, manifests, read};
 use crate::args::RegistryLogin;
 use crate::error::{Failure, Result};
 use crate::image::{Image, Which, split_server};
@@ -142,19 +142,13 @@ async fn on(acr: &AcrClient, talk: &Talk, command: &ManifestCommand, name: &str)
             Ok(Output::value(manifest))
         }
         C::ShowMetadata { .. } => {
-            let digest = digest_of(acr, &image).await?;
-            let scope = format!("repository:{repo}:metadata_read");
-            let shown: Value = acr.get(&format!("/acr/v1/{repo}/_manifests/{digest}"), &scope).await?;
-            Ok(Output::value(shown.get("manifest").cloned().unwrap_or(shown)))
+            let place = Place::of_image(&image);
+            Ok(Output::value(place.shown(acr.get(&place.path, &read(&place.repo)).await?)))
         }
         C::UpdateMetadata { attributes, .. } => {
             let scope = format!("repository:{repo}:metadata_write,metadata_read");
-            let (path, part) = match &image.which {
-                Which::Tag(tag) => (format!("/acr/v1/{repo}/_tags/{tag}"), "tag"),
-                Which::Digest(digest) => (format!("/acr/v1/{repo}/_manifests/{digest}"), "manifest"),
-            };
-            let shown = acr.patch(&path, &scope, &Value::Object(attributes.wire())).await?;
-            Ok(Output::value(shown.get(part).cloned().unwrap_or(shown)))
+            let place = Place::of_image(&image);
+            Ok(Output::value(place.shown(acr.patch(&place.path, &scope, &Value::Object(attributes.wire())).await?)))
         }
         C::ListReferrers { artifact_type, .. } => {
             let digest = digest_of(acr, &image).await?;
@@ -164,7 +158,7 @@ async fn on(acr: &AcrClient, talk: &Talk, command: &ManifestCommand, name: &str)
             let scope = format!("repository:{repo}:pull");
             let mut found: Value = acr.get(&format!("/v2/{repo}/referrers/{digest}{filter}"), &scope).await?;
             let list = found.get_mut("manifests").map(Value::take).unwrap_or_default();
-            Ok(Output::with_columns(crate::output::object([("references", list)]), referrer_columns))
+            Ok(Output::with_columns(crate::output::shape::object([("references", list)]), referrer_columns))
         }
         C::Delete { yes, .. } => delete_image(acr, talk, &image, *yes).await,
         C::ListMetadata { .. } => Ok(Output::none()),

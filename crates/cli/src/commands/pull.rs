@@ -19,7 +19,8 @@ use crate::args::RegistryLogin;
 use crate::context::progress::Progress;
 use crate::error::{Failure, Result};
 use crate::image::{Image, Which, split_server};
-use crate::output::{Output, object};
+use crate::output::Output;
+use crate::output::shape::object;
 use crate::session::Session;
 
 /// Pull an image into an OCI layout directory, without docker.

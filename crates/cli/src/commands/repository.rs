@@ -8,7 +8,8 @@ use super::Context;
 use crate::args::{self, NamedRegistry, RegistryLogin};
 use crate::error::{Failure, Result};
 use crate::image::{Image, Which};
-use crate::output::{Output, object};
+use crate::output::Output;
+use crate::output::shape::object;
 use crate::session::Session;
 use crate::talk::Talk;
 
@@ -271,7 +272,7 @@ pub(super) async fn manifests(acr: &AcrClient, repository: &str, listing: &Listi
     Ok(acr.list(&path, &read(&repo), "manifests", listing.top(), listing.order()).await?)
 }
 
-fn read(repo: &str) -> String {
+pub(super) fn read(repo: &str) -> String {
     format!("repository:{repo}:metadata_read")
 }
 
@@ -281,9 +282,9 @@ pub(super) fn repository_name(text: &str) -> Result<String> {
 }
 
 /// Where a repository, tag or manifest has its attributes.
-struct Place {
-    repo: String,
-    path: String,
+pub(super) struct Place {
+    pub(super) repo: String,
+    pub(super) path: String,
     member: Option<&'static str>,
 }
 
@@ -296,7 +297,7 @@ impl Place {
         Ok(Place { path: format!("/acr/v1/{repo}"), repo, member: None })
     }
 
-    fn of_image(image: &Image) -> Place {
+    pub(super) fn of_image(image: &Image) -> Place {
         let repo = image.repo.to_string();
         match &image.which {
             Which::Tag(tag) => Place { path: format!("/acr/v1/{repo}/_tags/{tag}"), repo, member: Some("tag") },
@@ -307,7 +308,7 @@ impl Place {
     }
 
     /// What az prints of the answer.
-    fn shown(&self, mut answer: Value) -> Value {
+    pub(super) fn shown(&self, mut answer: Value) -> Value {
         match self.member.and_then(|m| answer.get_mut(m)) {
             Some(member) => member.take(),
             None => answer,

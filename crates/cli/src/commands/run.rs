@@ -11,7 +11,7 @@ use crate::error::{Failure, Result};
 use crate::follow;
 use crate::image::{Image, Which};
 use crate::output::table::{duration, member, time};
-use crate::output::{Output, all_flattened, flattened};
+use crate::output::{Output, shape};
 use crate::session::Session;
 
 /// `portolan acr task …`
@@ -111,13 +111,13 @@ async fn on(ctx: &Context, session: &Session, command: TaskCommand) -> Result<Ou
             let runs = session.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {
                 Ok(arm.runs(r, filter.as_deref(), top as usize).await?)
             });
-            Ok(Output::with_columns(all_flattened(runs.await?), columns))
+            Ok(Output::with_columns(shape::each(runs.await?, shape::run), columns))
         }
         TaskCommand::ShowRun { registry, run_id } => {
             let run = session.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {
                 Ok(arm.run(r, &run_id).await?)
             });
-            Ok(Output::with_columns(flattened(run.await?), columns))
+            Ok(Output::with_columns(shape::run(run.await?), columns))
         }
         TaskCommand::CancelRun { registry, run_id } => {
             let cancel = session.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {

@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::output::{Output, object};
+use crate::output::Output;
+use crate::output::shape::object;
 
 /// Nothing.
 #[derive(Debug, Args)]

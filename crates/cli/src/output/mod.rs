@@ -5,12 +5,14 @@
 //! value's own members.
 
 pub(crate) mod query;
+pub(crate) mod shape;
 pub(crate) mod table;
 mod tsv;
+mod yaml;
 
 use std::io::Write;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::args::{Format, Global};
 use crate::error::{Failure, Result};
@@ -63,9 +65,7 @@ impl Output {
             Format::Json => json(&sorted(value)),
             Format::Jsonc if color => json_in_color(&json(&sorted(value))),
             Format::Jsonc => json(&sorted(value)),
-            Format::Yaml | Format::Yamlc => {
-                serde_norway::to_string(&sorted(value)).map_err(|e| Failure::new(format!("cannot write YAML: {e}")))?
-            }
+            Format::Yaml | Format::Yamlc => yaml::render(&sorted(value)),
             Format::Tsv => tsv::render(if queried { value } else { sorted(value) }),
             Format::Table => match self.columns {
                 Some(columns) if !queried => table::render(&table::rows_by(columns, &value)),
@@ -125,37 +125,9 @@ fn json_in_color(text: &str) -> String {
     out
 }
 
-/// An ARM object as az shows it: the members of `properties` beside the others, and the
-/// resource group out of the id.
-pub(crate) fn flattened(value: Value) -> Value {
-    let Value::Object(mut object) = value else {
-        return value;
-    };
-    if let Some(Value::Object(properties)) = object.remove("properties") {
-        for (key, value) in properties {
-            object.entry(key).or_insert(value);
-        }
-    }
-    let group = object.get("id").and_then(Value::as_str).and_then(group_of_id).map(str::to_owned);
-    if let Some(group) = group {
-        object.entry("resourceGroup").or_insert(Value::String(group));
-    }
-    Value::Object(object)
-}
-
-/// [`flattened`], for a list.
-pub(crate) fn all_flattened(values: Vec<Value>) -> Value {
-    Value::Array(values.into_iter().map(flattened).collect())
-}
-
 /// The resource group in an ARM id.
 pub(crate) fn group_of_id(id: &str) -> Option<&str> {
     let mut parts = id.split('/');
     parts.find(|p| p.eq_ignore_ascii_case("resourceGroups"))?;
     parts.next().filter(|g| !g.is_empty())
-}
-
-/// An object of the given members.
-pub(crate) fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
-    Value::Object(members.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Map<_, _>>())
 }
