@@ -16,6 +16,7 @@
 //! reads and writes digests through [`ports`].
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,7 +78,7 @@ impl EngineConfig {
 }
 
 /// One image to build.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BuildRequest {
     /// The unpacked context.
     pub context: PathBuf,
@@ -103,6 +104,22 @@ pub struct BuildRequest {
     pub created: Timestamp,
     /// Labels to put on the image, over the Dockerfile's.
     pub labels: Vec<(String, String)>,
+}
+
+impl fmt::Debug for BuildRequest {
+    /// Without the Dockerfile's text and without the values of arguments, which may be
+    /// secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let args: Vec<&str> = self.build_args.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("BuildRequest")
+            .field("context", &self.context)
+            .field("dockerfile_name", &self.dockerfile_name)
+            .field("build_args", &args)
+            .field("target", &self.target)
+            .field("platform", &self.platform)
+            .field("no_cache", &self.no_cache)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A built image. The configuration and all layers are durable in [`ports::Content`]; the
