@@ -189,3 +189,177 @@ fn leased_until(tx: &mut dyn Tx, digest: &Digest, now: Timestamp) -> Result<Opti
     let sql = "SELECT MAX(until) FROM lease WHERE digest = ?1 AND until > ?2";
     Ok(one(tx, sql, &[digest.into(), now.into()], |row| row.opt_time(0))?.flatten())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::event::{self, Change, EventKind, Stamp, Subject};
+    use super::super::group::{self, GroupRow};
+    use super::super::manifest::{NewManifest, put};
+    use super::super::registry::{self, RegistryRow};
+    use super::super::{Meta, tag};
+    use super::*;
+
+    const T: Timestamp = Timestamp(1_000_000_000);
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn change(registry: i64, hlc: i64) -> Change {
+        let stamp = Stamp { hlc, region: Arc::from("here") };
+        Change { registry, actor: "system".into(), request: "r".into(), now: T, stamp }
+    }
+
+    fn image(bytes: &'static [u8], blobs: &[Digest]) -> NewManifest {
+        NewManifest {
+            digest: Digest::of(bytes),
+            media_type: "a/b".into(),
+            bytes: bytes.into(),
+            image_size: 1,
+            config_media_type: None,
+            architecture: None,
+            os: None,
+            subject: None,
+            artifact_type: None,
+            annotations: None,
+            blobs: blobs.to_vec(),
+            manifests: Vec::new(),
+        }
+    }
+
+    /// Numbers 1 and 2.
+    fn two_registries(tx: &mut dyn Tx) -> Result<()> {
+        let group =
+            GroupRow { name: "rg".parse().unwrap(), location: "l".into(), tags: "{}".into(), created: T, updated: T };
+        group::put(tx, &group)?;
+        for name in ["first", "second"] {
+            let row = RegistryRow {
+                id: 0,
+                name: name.parse().unwrap(),
+                group: group.name.clone(),
+                location: "l".into(),
+                sku: "Basic".into(),
+                is_default: false,
+                admin_enabled: false,
+                admin_generations: [0, 0],
+                tags: "{}".into(),
+                properties: "{}".into(),
+                created: T,
+                updated: T,
+            };
+            registry::insert(tx, &row)?;
+        }
+        Ok(())
+    }
+
+    /// Run on a database without content.
+    async fn with<R: Send + 'static>(f: impl FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static) -> R {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Meta::open_sqlite(&dir.path().join("meta.db")).unwrap();
+        let out = meta
+            .write(|tx| {
+                two_registries(tx)?;
+                f(tx)
+            })
+            .await
+            .unwrap();
+        meta.close().await;
+        out
+    }
+
+    #[tokio::test]
+    async fn a_review_is_put_off_and_not_brought_forward() {
+        with(|tx| {
+            let review = Review::Blob(Digest::of(b"x"));
+            enqueue(tx, review, T.plus(GRACE))?;
+            enqueue(tx, review, T)?;
+            assert!(due(tx, T, 10)?.is_empty());
+            enqueue(tx, review, T.plus(GRACE * 2))?;
+            assert!(due(tx, T.plus(GRACE), 10)?.is_empty());
+            assert_eq!(due(tx, T.plus(GRACE * 2), 10)?, [review]);
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_came_in_time_keeps_its_link() {
+        with(|tx| {
+            let (kept, lost) = (Digest::of(b"kept"), Digest::of(b"lost"));
+            let repo = repo::ensure(tx, &change(1, 1), &"a".parse().unwrap())?.id;
+            for digest in [kept, lost] {
+                blob::link(tx, repo, &digest, 4, T, GRACE)?;
+            }
+            put(tx, &change(1, 2), repo, &image(b"{}", &[kept]))?;
+            let now = T.plus(GRACE);
+            assert_eq!(review_link(tx, repo, &kept, now, now)?, LinkVerdict::Kept);
+            assert_eq!(review_link(tx, repo, &lost, now, now)?, LinkVerdict::Removed { repo_removed: false });
+            assert!(review_blob(tx, &lost, now)? && !blob::exists(tx, &lost)?);
+            assert_eq!(due(tx, now, 10)?, [Review::File(lost)]);
+            // The content comes again before its file is gone.
+            blob::link(tx, repo, &lost, 4, now, GRACE)?;
+            assert!(!review_file(tx, &lost, now)?);
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_empty_repository_goes_with_its_last_link() {
+        with(|tx| {
+            let name = "a".parse().unwrap();
+            let digest = Digest::of(b"x");
+            let id = repo::ensure(tx, &change(1, 1), &name)?.id;
+            blob::link(tx, id, &digest, 1, T, GRACE)?;
+            assert!(!repo::remove_if_unused(tx, id)?);
+            let now = T.plus(GRACE);
+            assert_eq!(review_link(tx, id, &digest, now, now)?, LinkVerdict::Removed { repo_removed: true });
+            assert!(repo::find(tx, 1, &name)?.is_none());
+            assert_ne!(repo::ensure(tx, &change(1, 2), &name)?.id, id, "ids are not used again");
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_deleted_registry_leaves_reviews_and_nothing_of_others() {
+        with(|tx| {
+            let (own, shared) = (Digest::of(b"own"), Digest::of(b"shared"));
+            for (registry, blobs) in [(1, &[own, shared][..]), (2, &[shared])] {
+                let change = change(registry, registry);
+                let id = repo::ensure(tx, &change, &"a".parse().unwrap())?.id;
+                for digest in blobs {
+                    blob::link(tx, id, digest, 3, T, GRACE)?;
+                }
+                let manifest = image(b"{}", blobs);
+                put(tx, &change, id, &manifest)?;
+                tag::put(tx, &change, id, &"v1".parse().unwrap(), &manifest.digest)?;
+            }
+            assert_eq!(blob::bytes_of_registry(tx, 1)?, 6);
+            repo::delete_registry(tx, 1, T)?;
+            assert!(repo::find(tx, 1, &"a".parse().unwrap())?.is_none());
+            let other = repo::find(tx, 2, &"a".parse().unwrap())?.unwrap();
+            assert!(other.visible && tag::find(tx, other.id, &"v1".parse().unwrap())?.is_some());
+            assert!(review_blob(tx, &own, T)? && !review_blob(tx, &shared, T)?);
+            assert_eq!(blob::size_in(tx, other.id, &shared)?, Some(3));
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn events_keep_their_order_and_the_newest_stamp() {
+        with(|tx| {
+            assert_eq!(event::last_hlc(tx)?, 0);
+            for (hlc, kind) in [(5, EventKind::ManifestPushed), (9, EventKind::TagSet), (12, EventKind::TagDeleted)] {
+                event::append(tx, &change(1, hlc), &"a".parse().unwrap(), kind, Subject::default())?;
+            }
+            assert_eq!(event::last_hlc(tx)?, 12);
+            let kinds = event::after(tx, 1, 1, 10)?.into_iter().map(|e| e.kind).collect::<Vec<_>>();
+            assert_eq!(kinds, ["tag.set", "tag.deleted"]);
+            assert!(event::after(tx, 2, 0, 10)?.is_empty());
+            Ok(())
+        })
+        .await;
+    }
+}

@@ -41,13 +41,15 @@ pub(super) fn manifest(manifest: &ManifestDetail) -> Value {
         "createdTime": info.created.rfc3339_7(),
         "lastUpdateTime": info.updated.rfc3339_7(),
     });
+    // An image without a type of its own is shown by its configuration's, once.
+    let artifact_type = info.artifact_type.clone().filter(|t| info.config_media_type.as_ref() != Some(t));
     if let Value::Object(members) = &mut value {
         let optional = [
             ("architecture", &info.architecture),
             ("os", &info.os),
             ("mediaType", &Some(info.media_type.clone())),
             ("configMediaType", &info.config_media_type),
-            ("artifactType", &info.artifact_type),
+            ("artifactType", &artifact_type),
         ];
         for (name, member) in optional {
             if let Some(text) = member {

@@ -1,8 +1,16 @@
 //! Blobs over HTTP: HEAD, GET with one range, DELETE.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderValue, StatusCode, header};
+use http_body::{Frame, SizeHint};
 use portolan_service::{Error, Kind};
+use portolan_store::blob::ByteStream;
 use portolan_types::{Digest, RepoName};
 
 use super::range::{self, Wanted};
@@ -59,7 +67,7 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
     let length = part.end - part.start;
     let body = match length {
         0 => Body::empty(),
-        _ => Body::from_stream(call.service.read_blob(&digest, part.clone()).await?),
+        _ => Body::new(Exactly { stream: call.service.read_blob(&digest, part.clone()).await?, left: length }),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -76,4 +84,57 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
 pub(super) async fn delete(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
     call.service.delete_blob(&call.ctx, &call.registry, name, digest).await?;
     Ok(respond::empty(StatusCode::ACCEPTED))
+}
+
+/// A stream whose length is known: it ends with its last byte, not with one more look, and
+/// one that ends early is an error, so that the client cannot take a part for the whole.
+struct Exactly {
+    stream: ByteStream,
+    left: u64,
+}
+
+impl http_body::Body for Exactly {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = match ready!(Stream::poll_next(self.stream.as_mut(), cx)) {
+            Some(Ok(piece)) => piece,
+            Some(Err(e)) => return Poll::Ready(Some(Err(e))),
+            None => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+        };
+        match self.left.checked_sub(piece.len() as u64) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Some(Err(io::Error::other("the store gave more than it has")))),
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(pieces: &'static [&'static str], left: u64) -> io::Result<Bytes> {
+        let stream = futures_util::stream::iter(pieces.iter().map(|p| Ok(Bytes::from_static(p.as_bytes()))));
+        let body = Exactly { stream: Box::pin(stream), left };
+        http_body_util::BodyExt::collect(body).await.map(|all| all.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_exactly_as_long_as_it_says() {
+        assert_eq!(read(&["ab", "c"], 3).await.unwrap(), "abc");
+        assert!(read(&["ab"], 3).await.is_err() && read(&["abcd"], 3).await.is_err());
+    }
 }
