@@ -568,6 +568,9 @@ settings! {
         build_parallel_max: Positive = "2";
         /// Content that the build cache may keep in the store.
         build_cache_bytes_max: ByteSize = "20GiB";
+        /// Unpacked base images and step results kept ready on this machine for later builds. What is removed is
+        /// unpacked again, or its step done again.
+        build_snapshots_bytes_max: ByteSize = "40GiB";
         /// Memory of one build step.
         build_memory_bytes_max: ByteSize = "4GiB";
         /// Processors of one build step; 0 for all.

@@ -16,7 +16,8 @@ mod upstream;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -37,12 +38,17 @@ pub struct BuildConfig {
     pub limits: StepLimits,
     /// Bytes of content that step records may keep in the store.
     pub cache_bytes_max: u64,
+    /// Bytes of unpacked layers and of step results to keep ready under `state_dir`.
+    pub snapshots_bytes_max: u64,
 }
+
+/// How often snapshots are looked through for ones to remove.
+const EVICT_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Carries out build runs. One per server.
 pub struct Builds {
     shared: Arc<Shared>,
-    engine: Engine,
+    engine: Arc<Engine>,
     runs_dir: PathBuf,
 }
 
@@ -70,18 +76,48 @@ impl Builds {
         }
         let content = Arc::new(content::StoreContent::new(service.blobs.clone(), runtime.clone()));
         let steps = steps::StoreSteps::open(&service, config.cache_bytes_max);
-        let engine = Engine::open(engine, content, Arc::new(NoImages), steps).context("open the build engine")?;
+        let engine =
+            Arc::new(Engine::open(engine, content, Arc::new(NoImages), steps).context("open the build engine")?);
+        tokio::spawn(evict(Arc::downgrade(&engine), config.snapshots_bytes_max));
         Ok(Builds { shared: Arc::new(Shared { service, runtime, upstreams: Mutex::default() }), engine, runs_dir })
     }
 }
 
-/// Empty the folder of runs, making it if it is not there.
+/// Make an empty folder for runs. What a killed server left in it may be millions of files:
+/// it is put aside and removed while the server starts.
 fn sweep(dir: &Path) -> std::io::Result<()> {
+    let aside = dir.with_extension("old");
+    if !aside.exists() && dir.exists() {
+        std::fs::rename(dir, &aside)?;
+    }
+    std::thread::spawn(move || match std::fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "remove what earlier runs left");
+        }
+        _ => {}
+    });
+    // Only when the last start was cut short, too, is there anything in it still.
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     std::fs::create_dir_all(dir)
+}
+
+/// Keep the engine's snapshots within their limit, for as long as there is an engine.
+async fn evict(engine: Weak<Engine>, bytes_max: u64) {
+    let mut timer = tokio::time::interval(EVICT_EVERY);
+    loop {
+        timer.tick().await;
+        let Some(engine) = engine.upgrade() else { return };
+        let done = tokio::task::spawn_blocking(move || engine.evict(bytes_max)).await;
+        match done {
+            Ok(Ok(0)) => {}
+            Ok(Ok(bytes)) => tracing::info!(bytes, "removed build snapshots"),
+            Ok(Err(error)) => tracing::warn!(%error, "remove build snapshots"),
+            Err(error) => tracing::error!(%error, "remove build snapshots"),
+        }
+    }
 }
 
 /// Every build brings its own: [`images::RunImages`].

@@ -139,6 +139,9 @@ impl Builds {
         log: &RunLog,
     ) -> Result<Vec<OutputImage>, Trouble> {
         let service = &self.shared.service;
+        if service.registry_by_id(registry.id).is_none() {
+            return Err(Trouble::Server("the registry was deleted during this run".into()));
+        }
         let refused = |name: &dyn std::fmt::Display, e: portolan_service::Error| {
             let why = format!("cannot store {name}: {}", e.message);
             match e.kind {
@@ -321,9 +324,13 @@ fn dependencies(
         .max_by_key(|(_, (_, base))| base.layers.len())
         .map(|(n, _)| n);
     let dependency = |(image, base): &(ImageRef, BaseImage)| {
+        let tag = match image.reference() {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
         json!({
-            "registry": image.host, "repository": image.repo, "tag": image.tag, "digest": base.digest,
-            "reference": image.to_string(),
+            "registry": image.host, "repository": image.repo, "tag": tag, "digest": base.digest,
+            "reference": format!("{}/{}", image.host, image.repo_and_reference()),
         })
     };
     let runtime = under.and_then(|n| found.get(n)).map(dependency);

@@ -207,6 +207,65 @@ fn digests(record: &[u8]) -> Vec<Digest> {
 mod tests {
     use super::*;
 
+    use portolan_auth::{Authority, MasterKey};
+    use portolan_service::ServiceConfig;
+    use portolan_store::blob::{Blobs, FsBlobs};
+
+    async fn service(dir: &std::path::Path) -> Arc<Service> {
+        let meta = Meta::open_sqlite(&dir.join("portolan.db")).unwrap();
+        let blobs: Arc<dyn Blobs> = Arc::new(FsBlobs::open(dir).unwrap());
+        let authority = Arc::new(Authority::new(MasterKey::new(&[7; 32])));
+        Arc::new(Service::open(meta, blobs, authority, ServiceConfig::default()).await.unwrap())
+    }
+
+    async fn get(steps: &Arc<StoreSteps>, key: Digest) -> Option<Vec<u8>> {
+        let steps = steps.clone();
+        tokio::task::spawn_blocking(move || steps.get(&key)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_record_holds_its_layers_until_it_is_evicted() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path()).await;
+        // Not `open`: the test turns the crank itself.
+        let (put, mut queue) = mpsc::channel(8);
+        let steps =
+            Arc::new(StoreSteps { meta: service.meta.clone(), waiting: Mutex::default(), used: Mutex::default(), put });
+        let layer = Digest::of(b"layer");
+        let body = bytes::Bytes::from_static(b"layer");
+        let body = Box::pin(futures_util::stream::iter([Ok(body)]));
+        service.blobs.put(&layer, body, 100).await.unwrap();
+        let record = serde_json::json!({"layer": {"digest": layer}, "diffId": Digest::of(b"tar")}).to_string();
+        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        steps.put(&old, record.as_bytes());
+        steps.put(&new, record.as_bytes());
+        assert_eq!(get(&steps, old).await.as_deref(), Some(record.as_bytes()), "visible before it is written");
+
+        let start = Timestamp::now();
+        for key in [old, new] {
+            assert_eq!(queue.recv().await, Some(key));
+            steps.write(&service, key, start).await.unwrap();
+        }
+        assert!(steps.waiting.lock().is_empty());
+        let size = async || service.blobs.size(&layer).await.unwrap();
+        let collect = async |now: Timestamp| service.collect_garbage(now).await.unwrap();
+
+        // Used after some days: the one outlives the other, and the layer with it.
+        let day = |n: u64| start.plus(Duration::from_secs(n * 24 * 3600));
+        assert!(get(&steps, new).await.is_some());
+        steps.round(&service, u64::MAX, day(5)).await.unwrap();
+        steps.round(&service, u64::MAX, day(8)).await.unwrap();
+        assert!(get(&steps, old).await.is_none() && get(&steps, new).await.is_some());
+        collect(day(8)).await;
+        assert_eq!(size().await, Some(5));
+
+        // Over the limit: it goes, and what it held goes with the next collection.
+        steps.round(&service, 4, day(9)).await.unwrap();
+        assert!(get(&steps, new).await.is_none());
+        collect(day(9)).await;
+        assert_eq!(size().await, None);
+    }
+
     #[test]
     fn digests_are_found_wherever_they_stand() {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));

@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_signature_holds_for_one_thing_until_its_time() {
-        let authority = Authority::new(MasterKey::from_bytes([7; 32]));
+        let authority = Authority::new(MasterKey::new(&[7; 32]));
         let (now, until) = (Timestamp::from_unix_secs(1000), Timestamp::from_unix_secs(2000));
         let url = signed_url(&authority, "https://h:1", PATH, Permission::Write, until);
         let (path, query) = url.strip_prefix("https://h:1").unwrap().split_once('?').unwrap();
@@ -444,7 +444,7 @@ mod tests {
         }
         assert_eq!(may(&path.replace("r7", "r8"), query, now), None);
         assert_eq!(may(path, "", now), None);
-        let other = Authority::new(MasterKey::from_bytes([8; 32]));
+        let other = Authority::new(MasterKey::new(&[8; 32]));
         assert_eq!(check(&other, path, &Query::read(query), now), None);
     }
 

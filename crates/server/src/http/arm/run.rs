@@ -325,7 +325,9 @@ mod tests {
         assert_eq!(of(json!({"os": "Linux", "architecture": "x86"})).unwrap(), "linux/386");
         assert_eq!(of(json!({"os": "linux"})).unwrap(), Platform::host().to_string());
         assert!(of(json!({"os": "windows", "architecture": "amd64"})).is_err());
-        assert!(of(json!({"os": "linux", "architecture": "a/b"})).is_err());
+        for wrong in ["a,b", "a b", "a/b/c"] {
+            assert!(of(json!({"os": "linux", "architecture": wrong})).is_err(), "{wrong}");
+        }
     }
 
     #[test]
