@@ -67,7 +67,7 @@ pub fn unpack(
         bytes_max: limits.bytes_max,
     };
     let dest = fsys::open_root(dest)?;
-    let mut tar = unpack::decompress(archive).map_err(|error| from_io(error))?;
+    let mut tar = unpack::decompress(archive).map_err(from_io)?;
     match unpack::unpack(&mut tar, dest.as_fd(), &rules, cancel) {
         Ok(done) => Ok(ContextInfo { entries: done.entries, bytes: done.bytes }),
         Err(UnpackError::Cancelled(_)) => Err(ContextError::Cancelled),

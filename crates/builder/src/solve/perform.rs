@@ -137,7 +137,11 @@ impl Crew<'_> {
             mounts,
             network: run.network,
         };
-        let config = ExecConfig { step_command: engine.config.step_command.clone(), state_dir: engine.steps_dir() };
+        let config = ExecConfig {
+            step_command: engine.config.step_command.clone(),
+            state_dir: engine.steps_dir(),
+            cgroups: true,
+        };
         let secrets = Blotter::new(&self.site.planned.secrets);
         let out = |stream, bytes: &[u8]| match &secrets {
             Some(secrets) => secrets.feed(stream, bytes, |bytes| log.output(stream, bytes)),

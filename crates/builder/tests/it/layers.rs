@@ -269,12 +269,12 @@ fn hostile_and_wrong_layers_are_refused_and_leave_nothing() {
         .raw(tar::EntryType::Regular, b"/absolute", b"", b"x")
         .done();
     let (layer, diff_id) = lab.content.layer(&tar);
-    let chain = store.base(&[layer.clone()], &[diff_id], &Cancel::new()).unwrap();
+    let chain = store.base(std::slice::from_ref(&layer), &[diff_id], &Cancel::new()).unwrap();
     assert_eq!(std::fs::read_to_string(&canary).unwrap(), "untouched");
     let active = store.begin(&chain).unwrap();
     assert!(active.root().join("inside").exists() && active.root().join("absolute").exists());
 
-    let error = store.base(&[layer.clone()], &[Digest::of(b"other")], &Cancel::new()).unwrap_err();
+    let error = store.base(std::slice::from_ref(&layer), &[Digest::of(b"other")], &Cancel::new()).unwrap_err();
     assert!(error.to_string().contains("configuration says"), "{error}");
     let error = store.base(&[layer], &[], &Cancel::new()).unwrap_err();
     assert!(error.to_string().contains("1 layers"), "{error}");
@@ -294,7 +294,7 @@ fn zstd_and_plain_layers_unpack() {
         let digest = Digest::of(&blob);
         let layer = Descriptor::new("whatever it says", digest, blob.len() as u64);
         lab.content.blobs.lock().unwrap().insert(digest, blob.clone());
-        let chain = store.base(&[layer.clone()], &[Digest::of(&tar)], &Cancel::new()).unwrap();
+        let chain = store.base(std::slice::from_ref(&layer), &[Digest::of(&tar)], &Cancel::new()).unwrap();
         assert_eq!(std::fs::read(store.begin(&chain).unwrap().root().join("d/f")).unwrap(), [7; 100_000]);
         // Damage is told as such.
         let mut damaged = blob;

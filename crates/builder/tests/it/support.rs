@@ -181,6 +181,7 @@ impl Lab {
         let config = ExecConfig {
             step_command: vec![env!("CARGO_BIN_EXE_portolan-step").into()],
             state_dir: dir.path().join("exec"),
+            cgroups: true,
         };
         std::fs::create_dir_all(&config.state_dir).unwrap();
         Lab { content, store, config, base, dir }
