@@ -80,9 +80,14 @@ fn hint_for(error: &portolan_api::Error) -> Option<String> {
         Error::Unreachable { why, .. } if why.contains("certificate") || why.contains("UnknownIssuer") => {
             "the server's certificate is not trusted here; sign in with `portolan login --bootstrap FILE`, or give its CA by `--ca-file`"
         }
+        Error::Unreachable { url, why, .. } if url.starts_with("http://") && why.contains("HTTP version") => {
+            "the server speaks TLS at this address: write https://"
+        }
         Error::Unreachable { connected: false, .. } => "is the server running? `portolan serve` starts one",
         Error::Refused(refusal) => match (refusal.status, refusal.code.as_str()) {
-            (_, "invalid_client" | "unauthorized_client") => "sign in again: `portolan login --bootstrap FILE`",
+            (_, "invalid_client" | "invalid_tenant" | "unauthorized_client") => {
+                "sign in again: `portolan login --bootstrap FILE`"
+            }
             (401, _) => "sign in again: `portolan login --bootstrap FILE`",
             (403, _) => "you are signed in, but not allowed to do this: ask an owner of the registry for a role",
             (404, "NAME_UNKNOWN") => "see what is there: `portolan acr repository list -n REGISTRY`",

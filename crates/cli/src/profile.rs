@@ -35,6 +35,7 @@ impl ConfigDir {
     }
 
     /// A given folder.
+    #[cfg(test)]
     pub(crate) fn at(path: impl Into<PathBuf>) -> ConfigDir {
         ConfigDir(path.into())
     }

@@ -39,14 +39,18 @@ impl Session {
                 "on the server's machine: `portolan login --bootstrap DATA/bootstrap.json`, DATA being the server's data folder",
             )
         })?;
-        Session::with(config, profile, global.subscription.as_deref())
+        let cache = config.cache();
+        Session::with(config, profile, cache, global.subscription.as_deref())
     }
 
-    /// With a given profile.
-    pub(crate) fn with(config: ConfigDir, profile: Profile, subscription: Option<&str>) -> Result<Session> {
+    /// For a profile that is only being tried: with nothing kept from another.
+    pub(crate) fn trying(profile: Profile) -> Result<Session> {
+        Session::with(ConfigDir::find()?, profile, Cache::default(), None)
+    }
+
+    fn with(config: ConfigDir, profile: Profile, cache: Cache, subscription: Option<&str>) -> Result<Session> {
         let ca_pem = profile.ca_pem.as_ref().map(|p| p.clone().into_bytes());
         let http = transport::http_client(&TransportOptions { ca_pem, user_agent: None })?;
-        let cache = config.cache();
         let sign_in = sign_in(&http, &profile)?;
         let subscription = match subscription {
             Some(name) if name.eq_ignore_ascii_case(&profile.subscription_name) => &profile.subscription_id,
@@ -193,7 +197,13 @@ impl Session {
         let kept = self.registry(name, group).await?;
         let client = self.data_plane(&kept, login)?;
         let answer = work(&client).await;
-        self.keep_tokens(&kept, &client, login);
+        if login.username.is_some() {
+            return answer.map_err(|error| match error.status {
+                Some(401) => error.hint("check --username and --password"),
+                _ => error,
+            });
+        }
+        self.keep_tokens(&kept, &client);
         match answer {
             // Refused or unreachable where the registry used to be: it may have moved.
             Err(error) if error.unreachable || matches!(error.status, Some(401 | 404)) => {
@@ -207,7 +217,7 @@ impl Session {
                 }
                 let client = self.data_plane(&found, login)?;
                 let answer = work(&client).await;
-                self.keep_tokens(&found, &client, login);
+                self.keep_tokens(&found, &client);
                 answer
             }
             answer => answer,
@@ -233,10 +243,7 @@ impl Session {
         Ok(AcrClient::new(self.http.clone(), &base, login, kept)?)
     }
 
-    fn keep_tokens(&self, registry: &KeptRegistry, client: &AcrClient, login: &RegistryLogin) {
-        if login.username.is_some() {
-            return;
-        }
+    fn keep_tokens(&self, registry: &KeptRegistry, client: &AcrClient) {
         let tokens = client.kept();
         let mut cache = self.cache.borrow_mut();
         let Some(kept) = cache.registries.get_mut(&registry.name.to_ascii_lowercase()) else {

@@ -62,7 +62,7 @@ pub(super) async fn login(ctx: &Context, args: LoginArgs) -> Result<Output> {
 /// keep, and its accounts as `az login` prints them.
 pub(super) async fn sign_in(ctx: &Context, mut profile: Profile, allow_none: bool) -> Result<(Profile, Value)> {
     // Nothing of an earlier sign-in is used or changed until this one has succeeded.
-    let session = Session::with(ConfigDir::at("/nonexistent"), profile.clone(), None)?;
+    let session = Session::trying(profile.clone())?;
     let subscriptions = session.arm.subscriptions().await?;
     let wanted = ctx.global.subscription.as_deref().unwrap_or(&profile.subscription_id).to_owned();
     let id = |s: &Value| s.get("subscriptionId").and_then(Value::as_str).unwrap_or_default().to_owned();
