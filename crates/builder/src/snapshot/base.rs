@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use portolan_types::oci::Descriptor;
 use portolan_types::{Algorithm, Digest, Hasher};
 
-use super::{Active, Chain, Store, WorkDir};
+use super::{Active, Chain, Store, WorkDir, copy_root};
 use crate::cancel::Cancel;
 use crate::fsys;
 use crate::unpack::{self, Rules, UnpackError, Whiteouts};
@@ -27,7 +27,11 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// A layer that was unpacked beside others, not yet in its place.
 enum Unpacked {
-    Alone(WorkDir),
+    Alone {
+        work: WorkDir,
+        /// Whether it says what the root directory looks like; else that is as below.
+        root: bool,
+    },
     /// It has to be unpacked again, over the layers below.
     NeedsLowers,
 }
@@ -87,7 +91,12 @@ impl Store {
         for (offset, result) in results.into_iter().enumerate() {
             let index = first + offset;
             chain = match result {
-                Some(Ok(Unpacked::Alone(work))) => self.shared.commit(&chain, &work, &names[index])?,
+                Some(Ok(Unpacked::Alone { work, root })) => {
+                    if let (false, Some(below)) = (root, chain.layers.last()) {
+                        copy_root(&below.path, &work.path.join("fs"))?;
+                    }
+                    self.shared.commit(&chain, &work, &names[index])?
+                }
                 Some(Ok(Unpacked::NeedsLowers)) => {
                     let active = self.begin(&chain)?;
                     self.unpack_merged(&active, &layers[index], &diff_ids[index], cancel)?;
@@ -111,7 +120,7 @@ impl Store {
         let dest = fsys::open_root(&work.path.join("fs"))?;
         let rules = Rules { whiteouts: Whiteouts::Mark, make_parents: lowest, ..layer_rules() };
         match self.unpack_checked(layer, diff_id, dest.as_fd(), &rules, cancel) {
-            Ok(()) => Ok(Unpacked::Alone(work)),
+            Ok(done) => Ok(Unpacked::Alone { work, root: done.root }),
             Err(UnpackError::NeedsLowers) => Ok(Unpacked::NeedsLowers),
             Err(error) => Err(layer_error(layer, error)),
         }
@@ -119,7 +128,8 @@ impl Store {
 
     fn unpack_merged(&self, active: &Active, layer: &Descriptor, diff_id: &Digest, cancel: &Cancel) -> io::Result<()> {
         let rules = Rules { whiteouts: Whiteouts::Delete, make_parents: true, ..layer_rules() };
-        self.unpack_checked(layer, diff_id, active.fd()?, &rules, cancel).map_err(|error| layer_error(layer, error))
+        self.unpack_checked(layer, diff_id, active.fd()?, &rules, cancel).map_err(|error| layer_error(layer, error))?;
+        Ok(())
     }
 
     fn unpack_checked(
@@ -129,12 +139,12 @@ impl Store {
         dest: std::os::fd::BorrowedFd<'_>,
         rules: &Rules,
         cancel: &Cancel,
-    ) -> Result<(), UnpackError> {
+    ) -> Result<unpack::Unpacked, UnpackError> {
         let mut tar = HashingReader {
             inner: unpack::decompress(self.content.open(&layer.digest)?)?,
             hasher: Hasher::new(Algorithm::Sha256),
         };
-        unpack::unpack(&mut tar, dest, rules, cancel)?;
+        let done = unpack::unpack(&mut tar, dest, rules, cancel)?;
         let trailer = io::copy(&mut tar.by_ref().take(TRAILER_BYTES_MAX + 1), &mut io::sink())?;
         if trailer > TRAILER_BYTES_MAX {
             return Err(UnpackError::Refused("there is more data behind the end of the archive".to_owned()));
@@ -145,7 +155,7 @@ impl Store {
                 "it unpacks to {digest}, but the image's configuration says {diff_id}"
             )));
         }
-        Ok(())
+        Ok(done)
     }
 }
 

@@ -38,7 +38,13 @@ pub(super) fn overlay(overlay: &Overlay<'_>) -> io::Result<OwnedFd> {
         Err(Errno::INVAL | Errno::NOSYS) => with_string(overlay),
         other => other.map_err(io::Error::from),
     }
-    .map_err(|error| io::Error::new(error.kind(), format!("mount an overlay file system: {error}")))
+    .map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => "builds need root",
+            _ => "the data folder must be on a file system that overlayfs can write to, such as ext4, xfs or btrfs",
+        };
+        io::Error::new(error.kind(), format!("mount an overlay file system: {error} ({hint})"))
+    })
 }
 
 fn below(dir: BorrowedFd<'_>, name: &str) -> String {

@@ -58,6 +58,8 @@ pub(crate) struct Rules {
 pub(crate) struct Unpacked {
     pub entries: u64,
     pub bytes: u64,
+    /// Whether the archive said what the destination itself is to look like.
+    pub root: bool,
 }
 
 /// Why an archive was not unpacked. What was written so far stays.
@@ -508,6 +510,7 @@ impl Unpacker<'_> {
         if self.rules.strict || entry.kind != Kind::Dir || self.rules.whiteouts == Whiteouts::Plain {
             return Ok(());
         }
+        self.done.root = true;
         let root = fsys::dir_in(self.dest, Path::new(""))?;
         if let Some((uid, gid)) = self.owner(entry) {
             rustix::fs::fchown(&root, fsys::uid(uid), fsys::gid(gid)).map_err(io::Error::from)?;

@@ -340,3 +340,34 @@ fn archives_are_unpacked_by_add_alone() {
     std::fs::write(case.source().join("x.xz"), [0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4, 1, 2]).unwrap();
     assert!(case.copy_with(&["x.xz"], "/y/", &add).unwrap_err().to_string().contains("xz"));
 }
+
+/// Where the time of a large `COPY` goes. Run with `--ignored --nocapture` on an idle machine.
+#[test]
+#[ignore = "prints times, asserts nothing"]
+fn time_of_twenty_thousand_files() {
+    let lab = crate::support::Lab::new();
+    let source = lab.dir.path().join("many");
+    for n in 0..20_000u32 {
+        let path = source.join(format!("{}/{}/{n}", n % 10, n % 100));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text: Vec<u8> = (0..2_500u32).flat_map(|i| (i.wrapping_mul(n) % 1_000).to_le_bytes()).collect();
+        std::fs::write(path, text).unwrap();
+    }
+    let mut at = std::time::Instant::now();
+    let mut lap = |what: &str| {
+        println!("{what}: {:?}", at.elapsed());
+        at = std::time::Instant::now();
+    };
+    let plan = Plan::resolve(&source, &[".".to_owned()], &SelectOpts::default()).unwrap();
+    lap("resolve");
+    plan.digest(&Cancel::new()).unwrap();
+    lap("digest");
+    let active = lab.begin();
+    plan.apply(active.root(), "/many/", "/", &CopyOpts::default(), &Cancel::new()).unwrap();
+    lap("apply");
+    let chain = active.commit(&crate::support::name("many")).unwrap();
+    lap("commit");
+    let layer = portolan_builder::diff::write_layer(&chain, &*lab.content, None, &Cancel::new()).unwrap();
+    lap("layer");
+    println!("{} bytes", layer.blob.size);
+}

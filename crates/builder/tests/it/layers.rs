@@ -201,6 +201,12 @@ fn other_peoples_layers_are_understood() {
     assert!(std::fs::symlink_metadata(root.join("lib")).unwrap().is_symlink());
     assert_eq!(names("kept"), ["mine"]);
 
+    // The root looks as the uppermost layer that mentions it says.
+    let layers = [Tar::new().dir("./", 0o711).file("a", 0o644, b"").done(), Tar::new().file("b", 0o644, b"").done()];
+    let (_dir, store, chain) = unpack_elsewhere(&lab, &layers.map(|tar| lab.content.layer(&tar)));
+    let active = store.begin(&chain).unwrap();
+    assert_eq!(std::fs::metadata(active.root()).unwrap().mode() & 0o7777, 0o711);
+
     // The same, standing alone: whiteouts become overlayfs's own.
     let upper = Tar::new()
         .dir("etc/", 0o755)

@@ -169,6 +169,29 @@ fn mounts_and_the_network_are_as_told() {
 }
 
 #[test]
+fn a_link_in_place_of_resolv_conf_stays_one() {
+    let lab = Lab::new();
+    let active = lab.begin();
+    std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", active.root().join("etc/resolv.conf"))
+        .unwrap();
+    std::os::unix::fs::symlink("/etc/shadow", active.root().join("etc/hosts")).unwrap();
+    let chain = active.commit(&name("linked")).unwrap();
+    let active = lab.store.begin(&chain).unwrap();
+    let (exit, output) = lab.run(
+        &step(active.root(), "cat /run/systemd/resolve/stub-resolv.conf; grep localhost /etc/hosts; umask"),
+        &Cancel::new(),
+    );
+    assert_eq!(exit.unwrap().code, 0);
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    assert!(
+        output.starts_with(&host) && output.contains("127.0.0.1\tlocalhost build") && output.ends_with("0022\n"),
+        "{output}"
+    );
+    let next = active.commit(&name("ran")).unwrap();
+    assert!(portolan_builder::diff::write_layer(&next, &*lab.content, None, &Cancel::new()).unwrap().empty);
+}
+
+#[test]
 fn memory_is_limited_and_the_end_told() {
     let lab = Lab::new();
     let active = lab.begin();
