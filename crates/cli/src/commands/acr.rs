@@ -63,6 +63,11 @@ enum AcrCommand {
     /// Log docker or podman in to a registry.
     Login(docker::LoginArgs),
     /// Build an image on the server and put it into the registry.
+    ///
+    /// Needs no docker. The folder is packed and sent as docker would: everything but what
+    /// .dockerignore (or <Dockerfile>.dockerignore) leaves out, `.git` included; az leaves
+    /// that out unasked. The log is shown live; Ctrl-C cancels the build on the server. The
+    /// exit code is 0 when the build succeeded, 1 when it failed, 130 after Ctrl-C.
     Build(Box<build::BuildArgs>),
     /// Manage repositories: images, tags, attributes.
     Repository(repository::RepositoryArgs),
@@ -72,8 +77,11 @@ enum AcrCommand {
     Task(runs::TaskArgs),
     /// Manage cache rules: repositories that stand for ones of another registry.
     Cache(cache::CacheArgs),
-    /// Pull an image into an OCI layout directory, without docker. (Portolan's own; az has
-    /// no such command.)
+    /// Pull an image into an OCI layout directory, without docker (not in az).
+    ///
+    /// This command is Portolan's own; az has none like it. What is there already is not
+    /// fetched again. The directory can be copied on with `skopeo copy oci:DIR …` or loaded
+    /// with `podman pull oci:DIR`.
     Pull(pull::PullArgs),
 }
 

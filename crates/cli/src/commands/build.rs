@@ -23,10 +23,7 @@ use crate::session::Session;
 /// How long a cancelled run's last lines are waited for.
 const CANCEL_SECS_MAX: u64 = 20;
 
-/// Build an image on the server and put it into the registry. Needs no docker.
-///
-/// The folder is packed and sent as docker would: everything but what .dockerignore (or
-/// <Dockerfile>.dockerignore) leaves out, `.git` included; az leaves that out unasked.
+/// `portolan acr build`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   portolan acr build -r myreg -t app:v1 .
@@ -228,7 +225,13 @@ async fn send_source(
             // Before anything is asked of the server: mistakes here are the most common.
             let pack = Pack::new(Path::new(&folder), args.file.as_deref(), &unique)?;
             request.docker_file_path = pack.dockerfile_path().to_owned();
-            Box::new(move |out, progress| Ok(pack.write(out, progress)?.entries))
+            Box::new(move |out, progress| {
+                if progress.is_shown() {
+                    // A second look at every file, so that the bar knows its end.
+                    progress.expect(pack.measure()?.bytes);
+                }
+                Ok(pack.write(out, progress)?.entries)
+            })
         }
         Source::Stdin => {
             let mut head = vec![0; 512];
@@ -264,7 +267,7 @@ async fn send_source(
     let place = session
         .with_registry(&args.registry.name, group, async |r| Ok((r.clone(), session.arm.source_upload(r).await?)));
     let (registry, place) = place.await?;
-    let progress = Arc::new(Progress::counter(&ctx.talk, "Sending the build context"));
+    let progress = Arc::new(Progress::files(&ctx.talk, "Sending the build context"));
     let sent = upload(session.http(), &place.upload_url, &progress, work).await;
     let (files, bytes) = progress.finish();
     let (_, sent) = sent?;

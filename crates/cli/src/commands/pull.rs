@@ -23,11 +23,7 @@ use crate::output::Output;
 use crate::output::shape::object;
 use crate::session::Session;
 
-/// Pull an image into an OCI layout directory, without docker.
-///
-/// This command is Portolan's own; az has none like it. What is there already is not
-/// fetched again. The directory can be copied on with `skopeo copy oci:DIR …` or loaded
-/// with `podman pull oci:DIR`.
+/// `portolan acr pull`
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
     /// The image: <login server>/name:tag, or name:tag with --name.

@@ -31,12 +31,24 @@ pub(crate) struct Pack {
 }
 
 /// What was packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Packed {
     /// Entries.
     pub entries: u64,
     /// Bytes in files, unpacked.
     pub bytes: u64,
+}
+
+impl Packed {
+    fn within_limits(&self) -> Result<()> {
+        if self.entries > limits::CONTEXT_ENTRIES_MAX {
+            return Err(too_much("files", limits::CONTEXT_ENTRIES_MAX));
+        }
+        if self.bytes > limits::CONTEXT_UNPACKED_BYTES_MAX {
+            return Err(too_much("bytes", limits::CONTEXT_UNPACKED_BYTES_MAX));
+        }
+        Ok(())
+    }
 }
 
 impl Pack {
@@ -90,20 +102,36 @@ impl Pack {
     pub(crate) fn write(&self, out: impl Write, progress: &Progress) -> Result<Packed> {
         // The least compression: the server is near, and what is sent is unpacked at once.
         let gzip = GzEncoder::new(out, Compression::new(1));
-        let mut archive = Archive { tar: tar::Builder::new(gzip), progress, packed: Packed { entries: 0, bytes: 0 } };
+        let mut archive = Archive { tar: tar::Builder::new(gzip), progress, packed: Packed::default() };
         for (name, contents) in &self.extra {
             archive.contents(name, contents)?;
         }
-        if !self.root.as_os_str().is_empty() {
-            self.walk(&mut archive)?;
-        }
+        self.walk(&mut |relative, full, metadata| {
+            archive.entry(relative, full, metadata)?;
+            archive.packed.within_limits()
+        })?;
         let packed = archive.packed;
         let finished = archive.tar.into_inner().and_then(GzEncoder::finish).and_then(|mut out| out.flush());
         finished.map_err(cannot_write)?;
         Ok(packed)
     }
 
-    fn walk(&self, archive: &mut Archive<'_, impl Write>) -> Result<()> {
+    /// What there is to pack, without reading it.
+    pub(crate) fn measure(&self) -> Result<Packed> {
+        let mut packed = Packed::default();
+        self.walk(&mut |_, _, metadata| {
+            packed.entries += 1;
+            packed.bytes += if metadata.is_file() { metadata.len() } else { 0 };
+            packed.within_limits()
+        })?;
+        Ok(packed)
+    }
+
+    /// Call `visit` with everything that goes along: path in the context, path here, what it is.
+    fn walk(&self, visit: &mut impl FnMut(&Path, &Path, &Metadata) -> Result<()>) -> Result<()> {
+        if self.root.as_os_str().is_empty() {
+            return Ok(());
+        }
         // Folders left out themselves, in which something may still be wanted.
         let mut held: Vec<(PathBuf, Metadata)> = Vec::new();
         let mut stack: Vec<PathBuf> = self.list(Path::new(""))?;
@@ -119,26 +147,22 @@ impl Pack {
                 Err(_) if ignored => continue,
                 Err(error) => return Err(cannot_read(&full, &error)),
             };
+            if metadata.is_dir() && ignored {
+                if self.ignore.may_include_below(&text) {
+                    stack.extend(self.list(&relative)?);
+                    held.push((relative, metadata));
+                }
+                continue;
+            }
+            if ignored {
+                continue;
+            }
+            for (dir, metadata) in held.drain(..) {
+                visit(&dir, &self.root.join(&dir), &metadata)?;
+            }
+            visit(&relative, &full, &metadata)?;
             if metadata.is_dir() {
-                if ignored && !self.ignore.may_include_below(&text) {
-                    continue;
-                }
-                if ignored {
-                    held.push((relative.clone(), metadata));
-                } else {
-                    archive.held(&mut held)?;
-                    archive.entry(&relative, &full, &metadata)?;
-                }
                 stack.extend(self.list(&relative)?);
-            } else if !ignored {
-                archive.held(&mut held)?;
-                archive.entry(&relative, &full, &metadata)?;
-            }
-            if archive.packed.entries > limits::CONTEXT_ENTRIES_MAX {
-                return Err(too_much("files", limits::CONTEXT_ENTRIES_MAX));
-            }
-            if archive.packed.bytes > limits::CONTEXT_UNPACKED_BYTES_MAX {
-                return Err(too_much("bytes", limits::CONTEXT_UNPACKED_BYTES_MAX));
             }
         }
         Ok(())
@@ -173,14 +197,6 @@ impl<W: Write> Archive<'_, W> {
         header.set_size(contents.len() as u64);
         self.packed.entries += 1;
         self.tar.append_data(&mut header, name, contents).map_err(cannot_write)
-    }
-
-    /// The folders in which something turned up that is wanted.
-    fn held(&mut self, held: &mut Vec<(PathBuf, Metadata)>) -> Result<()> {
-        for (relative, metadata) in held.drain(..) {
-            self.entry(&relative, Path::new(""), &metadata)?;
-        }
-        Ok(())
     }
 
     fn entry(&mut self, relative: &Path, full: &Path, metadata: &Metadata) -> Result<()> {

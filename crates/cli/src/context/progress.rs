@@ -21,9 +21,14 @@ impl Progress {
         Progress::new(talk, what, "{prefix} {bytes}/{total_bytes} {wide_bar} {binary_bytes_per_sec}")
     }
 
-    /// Bytes without a known total.
-    pub(crate) fn counter(talk: &Talk, what: &'static str) -> Progress {
-        Progress::new(talk, what, "{spinner} {prefix} {bytes} ({msg}) {binary_bytes_per_sec}")
+    /// Bytes of files, of a total that may become known.
+    pub(crate) fn files(talk: &Talk, what: &'static str) -> Progress {
+        Progress::new(talk, what, "{prefix} {bytes} {wide_bar} {binary_bytes_per_sec} {msg}")
+    }
+
+    /// Whether anybody sees it.
+    pub(crate) fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
     }
 
     fn new(talk: &Talk, what: &'static str, template: &str) -> Progress {
@@ -55,7 +60,10 @@ impl Progress {
     /// One file or blob is done.
     pub(crate) fn item(&self) {
         let items = self.items.fetch_add(1, Ordering::Relaxed) + 1;
-        self.bar.set_message(format!("{items} files"));
+        // Not for each of twenty thousand: drawing is slower than packing.
+        if items.is_multiple_of(64) {
+            self.bar.set_message(format!("{items} files"));
+        }
     }
 
     /// Take the bar away. Answers items and bytes.

@@ -27,7 +27,7 @@ fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn pack(root: &Path, dockerfile: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
-    let progress = Progress::counter(&Talk::new(&Global { only_show_errors: true, ..Global::default() }), "");
+    let progress = Progress::files(&Talk::new(&Global { only_show_errors: true, ..Global::default() }), "");
     Pack::new(root, dockerfile, UNIQUE).unwrap().write(&mut out, &progress).unwrap();
     out
 }
@@ -219,7 +219,7 @@ fn what_cannot_be_packed_says_why() {
 #[test]
 fn a_lone_dockerfile_is_a_context() {
     let mut out = Vec::new();
-    let progress = Progress::counter(&Talk::new(&Global { only_show_errors: true, ..Global::default() }), "");
+    let progress = Progress::files(&Talk::new(&Global { only_show_errors: true, ..Global::default() }), "");
     let pack = Pack::dockerfile_only(b"FROM x\n".to_vec(), UNIQUE);
     pack.write(&mut out, &progress).unwrap();
     assert_eq!(pack.dockerfile_path(), format!("{UNIQUE}_Dockerfile"));
