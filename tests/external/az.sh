@@ -96,6 +96,7 @@ equals "the repository is gone" "0" "$(az acr repository list --name "$REG" -o t
 check "az acr delete" az acr delete --name azreg --resource-group rg-az --yes
 check "az group delete" az group delete --name rg-az --yes
 refuses "and it is gone" "not found|could not be found" az acr show --name azreg
-check "portolan azure-cli setup points a private az at the server" env PATH="$venv/bin:$PATH" AZURE_CONFIG_DIR="$WORK/azure2" \
-    "$PORTOLAN" azure-cli setup --bootstrap "$BOOTSTRAP"
-says "which is then ready" "$REG" env AZURE_CONFIG_DIR="$WORK/azure2" "$venv/bin/az" acr list --output table
+exports=$(env -u AZURE_CONFIG_DIR -u REQUESTS_CA_BUNDLE PATH="$venv/bin:$PATH" "$PORTOLAN" azure-cli setup --bootstrap "$BOOTSTRAP") ||
+    fail "portolan azure-cli setup" "$exports"
+ok "portolan azure-cli setup points a private az at the server"
+says "which is then ready" "$REG" sh -c "eval \"\$1\"; exec \"\$2\" acr list --output table" - "$exports" "$venv/bin/az"
