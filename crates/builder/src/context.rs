@@ -48,7 +48,7 @@ pub enum ContextError {
     Io(#[from] io::Error),
 }
 
-/// Unpack the archive (tar, plain or compressed with gzip or zstd) into `dest`, an empty
+/// Unpack the archive (tar, plain or compressed with gzip, zstd, bzip2 or xz) into `dest`, an empty
 /// directory. Nothing outside `dest` is touched, whatever the archive says. Everything
 /// belongs to root afterwards, as files of a context do. On an error `dest` holds a part and
 /// should be removed.

@@ -1,9 +1,9 @@
 //! Writing what was chosen.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -304,7 +304,7 @@ impl Copier<'_> {
     /// Unpack an archive into the directory `dest`. False when it is none.
     fn unpack(&mut self, from: BorrowedFd<'_>, name: &OsStr, dest: &Path) -> Result<bool, CopyError> {
         let mut file = File::from(open_file(from, name)?);
-        if !is_archive(&mut file, name)? {
+        if !is_archive(&mut file)? {
             return Ok(false);
         }
         file.rewind()?;
@@ -354,22 +354,12 @@ fn create<T>(
     }
 }
 
-/// Whether a file is what `ADD` unpacks: a tar, compressed or not. What is compressed in a
-/// way that cannot be read here is an error, for silently not unpacking it would be worse.
-fn is_archive(file: &mut File, name: &OsStr) -> Result<bool, CopyError> {
-    let mut start = Vec::new();
-    file.by_ref().take(tarball::BLOCK as u64).read_to_end(&mut start)?;
-    if start.len() < 6 {
-        return Ok(false);
-    }
-    file.rewind()?;
+/// Whether a file is what `ADD` unpacks: a tar, compressed or not.
+fn is_archive(file: &mut File) -> io::Result<bool> {
     let tar = match unpack::decompress(&mut *file) {
         Ok(tar) => tar,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let name = OsString::from(name);
-            return Err(CopyError::User(format!("unpack {}: {error}", name.display())));
-        }
-        Err(error) => return Err(error.into()),
+        Err(error) if error.raw_os_error().is_none() => return Ok(false),
+        Err(error) => return Err(error),
     };
     Ok(matches!(tarball::Reader::new(tar).next(), Ok(Some(_))))
 }

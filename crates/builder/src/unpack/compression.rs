@@ -4,6 +4,8 @@ use std::io::{self, BufReader, Cursor, Read};
 
 /// How much compressed input is read at once, bytes.
 const INPUT_BYTES: usize = 128 * 1024;
+/// The most memory that xz data may ask for, KiB: `xz -9` asks for 65 MiB.
+const XZ_KIB_MAX: u32 = 256 * 1024;
 
 /// What the first bytes of a stream say about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl Compression {
     }
 }
 
-/// The stream without its compression. Bzip2 and xz are recognised and refused.
+/// The stream without its compression.
 pub(crate) fn decompress<'a>(mut stream: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut start = [0u8; 6];
     let mut filled = 0;
@@ -41,31 +43,32 @@ pub(crate) fn decompress<'a>(mut stream: impl Read + Send + 'a) -> io::Result<Bo
         }
     }
     let whole = Cursor::new(start).take(filled as u64).chain(stream);
-    let unsupported = |name: &str| {
-        let sentence = format!("the archive is compressed with {name}, which is not supported: use gzip or zstd");
-        Err(io::Error::new(io::ErrorKind::InvalidData, sentence))
-    };
     match Compression::detect(&start[..filled]) {
         Compression::None => Ok(Box::new(whole)),
         Compression::Gzip => {
             Ok(Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(INPUT_BYTES, whole))))
         }
-        Compression::Zstd => Ok(Box::new(ZstdErrors(zstd::stream::read::Decoder::new(whole)?))),
-        Compression::Bzip2 => unsupported("bzip2"),
-        Compression::Xz => unsupported("xz"),
+        Compression::Zstd => Ok(Box::new(DecodeErrors("zstd", zstd::stream::read::Decoder::new(whole)?))),
+        Compression::Bzip2 => Ok(Box::new(DecodeErrors("bzip2", bzip2::read::MultiBzDecoder::new(whole)))),
+        Compression::Xz => {
+            Ok(Box::new(DecodeErrors("xz", lzma_rust2::XzReader::new_mem_limit(whole, true, XZ_KIB_MAX))))
+        }
     }
 }
 
-/// Damaged zstd data comes as an unspecific error; this tells it from a failing disk.
-struct ZstdErrors<R>(R);
+/// Damaged data comes as errors of many kinds; this tells them from a failing disk.
+struct DecodeErrors<R>(&'static str, R);
 
-impl<R: Read> Read for ZstdErrors<R> {
+impl<R: Read> Read for DecodeErrors<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf).map_err(|error| match error.kind() {
-            io::ErrorKind::Other if error.raw_os_error().is_none() && !crate::Cancel::is_cause_of(&error) => {
-                io::Error::new(io::ErrorKind::InvalidData, format!("the archive's zstd data is damaged: {error}"))
+        self.1.read(buf).map_err(|error| {
+            if error.raw_os_error().is_some()
+                || error.kind() == io::ErrorKind::Interrupted
+                || crate::Cancel::is_cause_of(&error)
+            {
+                return error;
             }
-            _ => error,
+            io::Error::new(io::ErrorKind::InvalidData, format!("the archive's {} data is damaged: {error}", self.0))
         })
     }
 }

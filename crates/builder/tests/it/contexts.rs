@@ -70,8 +70,8 @@ fn hostile_archives_are_refused_in_one_sentence() {
         ("not a tar archive", vec![b'x'; 2_000]),
         ("middle of an entry", Tar::new().file("f", 0o644, &[1; 5_000]).done()[..3_000].to_vec()),
         ("zero byte", Tar::new().pax(&[("path", b"a\0b")]).file("x", 0o644, b"").done()),
-        ("bzip2", b"BZh91AY&SY".to_vec()),
-        ("xz", vec![0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4]),
+        ("bzip2 data is damaged", b"BZh91AY&SY".to_vec()),
+        ("xz data is damaged", vec![0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4, 1, 2, 3, 4, 5]),
     ];
     for (index, (reason, tar)) in cases.into_iter().enumerate() {
         let dest = outer.path().join(index.to_string());
