@@ -328,7 +328,13 @@ fn archives_are_unpacked_by_add_alone() {
         xz.finish().unwrap()
     };
     let add = CopyOpts { unpack: true, ..CopyOpts::default() };
-    for (name, bytes) in [("x.tar", tar.clone()), ("x.tgz", gzip), ("x.bin", zstd::encode_all(&tar[..], 1).unwrap())] {
+    for (name, bytes) in [
+        ("x.tar", tar.clone()),
+        ("x.tgz", gzip),
+        ("x.bin", zstd::encode_all(&tar[..], 1).unwrap()),
+        ("x.bz2", bzip2),
+        ("x.xz", xz),
+    ] {
         std::fs::write(case.source().join(name), bytes).unwrap();
         case.copy_with(&[name], "/out", &add).unwrap();
         assert_eq!(case.found(), "out/in/f=packed out/in/l->f", "{name}");
