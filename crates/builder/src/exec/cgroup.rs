@@ -21,6 +21,8 @@ use super::StepLimits;
 
 /// The accounting period of processor time, microseconds. The kernel's default.
 const CPU_PERIOD_MICROS: u64 = 100_000;
+/// How often a group is made anew when the one above it vanishes.
+const MAKE_TRIES: u32 = 20;
 /// How often a group is asked to go while its last processes are being reaped.
 const REMOVE_TRIES: u32 = 50;
 /// Devices that a step may use, as version 1 spells them: docker's list. Nodes of any device
@@ -76,70 +78,80 @@ impl Cgroup {
         group
     }
 
+    /// Everything that can be had; the first thing that cannot is the error.
     fn fill(&mut self, layout: &Layout, name: &str, limits: &StepLimits) -> io::Result<()> {
         let memory = limits.memory_bytes_max.map(|bytes| bytes.to_string());
         let pids = limits.pids_max.map(|pids| pids.to_string());
-        let quota = limits.cpus.map(|cpus| ((cpus * CPU_PERIOD_MICROS as f64) as u64).max(1_000));
-        let wanted = memory.is_some() || pids.is_some() || quota.is_some();
-        if let Some(root) = &layout.unified {
-            if wanted {
-                enable(root);
-                let dir = root.join(name);
-                make(&dir)?;
-                self.dirs.push(dir.clone());
-                self.memory = Some(dir.clone());
-                if let Some(parent) = dir.parent() {
-                    enable(parent);
-                }
-                if let Some(bytes) = memory {
-                    write(&dir.join("memory.max"), &bytes)?;
-                    // Without it the limit would only move pages to swap.
-                    let _ = write(&dir.join("memory.swap.max"), "0");
-                }
-                if let Some(pids) = pids {
-                    write(&dir.join("pids.max"), &pids)?;
-                }
-                if let Some(quota) = quota {
-                    write(&dir.join("cpu.max"), &format!("{quota} {CPU_PERIOD_MICROS}"))?;
-                }
+        let quota = limits.cpus.map(|cpus| ((cpus * CPU_PERIOD_MICROS as f64) as u64).max(1_000).to_string());
+        let period = CPU_PERIOD_MICROS.to_string();
+        if layout.unified.is_some() {
+            let cpu = quota.map(|quota| format!("{quota} {period}"));
+            let files = [("memory.max", memory), ("pids.max", pids), ("cpu.max", cpu)];
+            let files: Vec<(&str, &str)> =
+                files.iter().filter_map(|(file, value)| Some((*file, value.as_deref()?))).collect();
+            if files.is_empty() {
+                return Ok(());
             }
-            return Ok(());
-        }
-        if let Some(root) = &layout.devices {
-            let dir = root.join(name);
-            make(&dir)?;
-            self.dirs.push(dir.clone());
-            write(&dir.join("devices.deny"), "a")?;
-            for device in DEVICES {
-                write(&dir.join("devices.allow"), device)?;
-            }
-            self.devices = true;
-        }
-        let missing =
-            |name: &str| io::Error::new(io::ErrorKind::NotFound, format!("the kernel has no {name} controller here"));
-        if let Some(bytes) = memory {
-            let dir = layout.memory.as_ref().ok_or_else(|| missing("memory"))?.join(name);
-            make(&dir)?;
-            self.dirs.push(dir.clone());
-            write(&dir.join("memory.limit_in_bytes"), &bytes)?;
-            // Not there when swap is not counted.
-            let _ = write(&dir.join("memory.memsw.limit_in_bytes"), &bytes);
+            let (dir, result) = self.group(layout.unified.as_deref(), "unified", name, &files)?;
+            // Without it the limit would only move pages to swap.
+            let _ = write(&dir.join("memory.swap.max"), "0");
             self.memory = Some(dir);
+            return result;
+        }
+        let mut results = Vec::new();
+        if layout.devices.is_some() {
+            let mut files = vec![("devices.deny", "a")];
+            files.extend(DEVICES.map(|device| ("devices.allow", device)));
+            let result = self.group(layout.devices.as_deref(), "devices", name, &files).and_then(|(_, result)| result);
+            self.devices = result.is_ok();
+            results.push(result);
+        }
+        if let Some(bytes) = memory {
+            results.push(
+                self.group(layout.memory.as_deref(), "memory", name, &[("memory.limit_in_bytes", &bytes)]).and_then(
+                    |(dir, result)| {
+                        // Not there when swap is not counted.
+                        let _ = write(&dir.join("memory.memsw.limit_in_bytes"), &bytes);
+                        self.memory = Some(dir);
+                        result
+                    },
+                ),
+            );
         }
         if let Some(pids) = pids {
-            let dir = layout.pids.as_ref().ok_or_else(|| missing("pids"))?.join(name);
-            make(&dir)?;
-            self.dirs.push(dir.clone());
-            write(&dir.join("pids.max"), &pids)?;
+            results.push(
+                self.group(layout.pids.as_deref(), "pids", name, &[("pids.max", &pids)]).and_then(|(_, result)| result),
+            );
         }
         if let Some(quota) = quota {
-            let dir = layout.cpu.as_ref().ok_or_else(|| missing("cpu"))?.join(name);
-            make(&dir)?;
-            self.dirs.push(dir.clone());
-            write(&dir.join("cpu.cfs_period_us"), &CPU_PERIOD_MICROS.to_string())?;
-            write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
+            let files = [("cpu.cfs_period_us", period.as_str()), ("cpu.cfs_quota_us", quota.as_str())];
+            results.push(self.group(layout.cpu.as_deref(), "cpu", name, &files).and_then(|(_, result)| result));
         }
-        Ok(())
+        results.into_iter().collect()
+    }
+
+    /// Make a group below `root` and write its files, all of them even where one fails.
+    fn group(
+        &mut self,
+        root: Option<&Path>,
+        controller: &str,
+        name: &str,
+        files: &[(&str, &str)],
+    ) -> io::Result<(PathBuf, io::Result<()>)> {
+        let missing =
+            || io::Error::new(io::ErrorKind::NotFound, format!("the kernel has no {controller} controller here"));
+        let root = root.ok_or_else(missing)?;
+        let dir = root.join(name);
+        if controller == "unified" {
+            enable(root);
+        }
+        make(&dir).map_err(|error| io::Error::new(error.kind(), format!("make {}: {error}", dir.display())))?;
+        if let (true, Some(family)) = (controller == "unified", dir.parent()) {
+            enable(family);
+        }
+        self.dirs.push(dir.clone());
+        let results: Vec<io::Result<()>> = files.iter().map(|(file, value)| write(&dir.join(file), value)).collect();
+        Ok((dir, results.into_iter().collect()))
     }
 
     /// Put a process in.
@@ -164,6 +176,10 @@ impl Drop for Cgroup {
         for dir in &self.dirs {
             if let Err(error) = remove(dir) {
                 tracing::warn!(path = %dir.display(), %error, "remove a step's cgroup");
+            }
+            // Goes with the last step of the engine.
+            if let Some(family) = dir.parent() {
+                let _ = fs::remove_dir(family);
             }
         }
     }
@@ -209,8 +225,15 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Make a group and the one above it, which another step may be removing just now.
 fn make(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir).map_err(|error| io::Error::new(error.kind(), format!("make {}: {error}", dir.display())))
+    let mut tries = 0;
+    loop {
+        match fs::create_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAKE_TRIES => tries += 1,
+            other => return other,
+        }
+    }
 }
 
 fn write(file: &Path, value: &str) -> io::Result<()> {
