@@ -157,6 +157,7 @@ impl World {
                 work.display()
             ),
         )?;
+        fs::write(work.join("auth.json"), "{}")?;
         let data = work.join("data");
         world.spawn(
             "portolan.log",
