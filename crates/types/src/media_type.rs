@@ -43,3 +43,17 @@ pub fn is_index(media_type: &str) -> bool {
 pub fn is_foreign_layer(media_type: &str) -> bool {
     media_type == DOCKER_FOREIGN_LAYER || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
 }
+
+/// The OCI word for a Docker media type; any other type as it is. The documents differ in
+/// nothing else, so that a Docker image becomes an OCI one by its words alone.
+pub fn oci_equivalent(media_type: &str) -> &str {
+    match media_type {
+        DOCKER_MANIFEST => OCI_MANIFEST,
+        DOCKER_LIST => OCI_INDEX,
+        DOCKER_CONFIG => OCI_CONFIG,
+        DOCKER_LAYER_GZIP => OCI_LAYER_GZIP,
+        DOCKER_LAYER => OCI_LAYER,
+        DOCKER_FOREIGN_LAYER => "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        other => other,
+    }
+}

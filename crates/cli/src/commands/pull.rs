@@ -23,6 +23,9 @@ use crate::output::Output;
 use crate::output::shape::object;
 use crate::session::Session;
 
+/// Indexes inside indexes.
+const INDEX_DEPTH_MAX: usize = 8;
+
 /// `portolan acr pull`
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
@@ -69,6 +72,7 @@ pub(super) async fn run(ctx: &Context, args: PullArgs) -> Result<Output> {
         Which::Tag(tag) => Some(tag.to_string()),
         Which::Digest(_) => None,
     };
+    let root = pull.layout.in_oci_words(root, 0)?;
     pull.layout.name(root.clone(), tag)?;
     let (blobs, bytes) = pull.progress.finish();
     ctx.talk.say(format_args!(
@@ -211,6 +215,52 @@ impl Layout {
         self.keep(file, digest)
     }
 
+    /// The manifest in OCI's media types, and all below it. Tools that read layouts (skopeo,
+    /// umoci) pass over Docker's types, which the builder and docker itself write. What is
+    /// OCI already stays as it is, digest and all.
+    fn in_oci_words(&self, descriptor: Descriptor, depth: usize) -> Result<Descriptor> {
+        if depth > INDEX_DEPTH_MAX {
+            return Err(Failure::new("the image's indexes are nested too deeply"));
+        }
+        let bytes = fs::read(self.path(&descriptor.digest))?;
+        let Ok(mut document) = serde_json::from_slice::<Value>(&bytes) else { return Ok(descriptor) };
+        let before = document.clone();
+        let reword = |value: &mut Value| {
+            if let Some(Value::String(word)) = value.get_mut("mediaType") {
+                *word = media_type::oci_equivalent(word).to_owned();
+            }
+        };
+        reword(&mut document);
+        if let Some(config) = document.get_mut("config") {
+            reword(config);
+        }
+        for layer in document.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten() {
+            reword(layer);
+        }
+        for child in document.get_mut("manifests").and_then(Value::as_array_mut).into_iter().flatten() {
+            let there: Descriptor = serde_json::from_value(child.clone())
+                .map_err(|e| Failure::new(format!("an index of the image does not parse: {e}")))?;
+            // With --platform, the others were not pulled.
+            if self.has(&there.digest, there.size) {
+                *child = serde_json::to_value(self.in_oci_words(there, depth + 1)?)
+                    .map_err(|e| Failure::new(format!("cannot write the index: {e}")))?;
+            }
+        }
+        if document == before {
+            return Ok(descriptor);
+        }
+        let bytes = document.to_string().into_bytes();
+        let digest = Digest::of(&bytes);
+        self.put(&digest, &bytes)?;
+        fs::remove_file(self.path(&descriptor.digest))?;
+        Ok(Descriptor {
+            media_type: media_type::oci_equivalent(&descriptor.media_type).to_owned(),
+            digest,
+            size: bytes.len() as u64,
+            ..descriptor
+        })
+    }
+
     /// Enter a manifest in `index.json`, under its tag; an entry of the same tag goes.
     fn name(&self, mut manifest: Descriptor, tag: Option<String>) -> Result<()> {
         const NAME: &str = "org.opencontainers.image.ref.name";
@@ -261,6 +311,29 @@ impl Drop for Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_images_are_laid_out_in_oci_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path()).unwrap();
+        let put = |document: Value| {
+            let bytes = document.to_string().into_bytes();
+            let digest = Digest::of(&bytes);
+            layout.put(&digest, &bytes).unwrap();
+            Descriptor::new(document["mediaType"].as_str().unwrap(), digest, bytes.len() as u64)
+        };
+        let content = |kind: &str| Descriptor::new(kind, Digest::of(b"content"), 7);
+        let image = |manifest: &str, config: &str, layer: &str| json!({"schemaVersion": 2, "mediaType": manifest, "config": content(config), "layers": [content(layer)]});
+        let docker = put(image(media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER_GZIP));
+        let oci = put(image(media_type::OCI_MANIFEST, media_type::OCI_CONFIG, media_type::OCI_LAYER_GZIP));
+        let list = put(json!({"schemaVersion": 2, "mediaType": media_type::DOCKER_LIST, "manifests": [docker]}));
+
+        assert_eq!(layout.in_oci_words(oci.clone(), 0).unwrap(), oci);
+        let index = layout.in_oci_words(list, 0).unwrap();
+        assert_eq!(index.media_type, media_type::OCI_INDEX);
+        let read: Value = serde_json::from_slice(&fs::read(layout.path(&index.digest)).unwrap()).unwrap();
+        assert_eq!(read["manifests"], json!([oci]), "the same image in the same words is the same content");
+    }
 
     #[test]
     fn layouts_name_tags_once() {
