@@ -375,7 +375,8 @@ mod tests {
             anonymous              . . . . . . . . . . . .
             anonymous pull         x . . x . . . . . . . .
             system                 x x x x x x x x x x x x
-        "#]].assert_eq(&table);
+        "#]]
+        .assert_eq(&table);
     }
 
     #[test]

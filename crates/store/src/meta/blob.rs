@@ -73,7 +73,8 @@ pub fn bytes_of_registry(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
 pub fn in_registry(tx: &mut dyn Tx, registry: i64, digests: &[Digest]) -> Result<Vec<Digest>> {
     let mut found = Vec::new();
     for digest in digests {
-        let sql = "SELECT 1 FROM repo_blob b JOIN repo r ON r.id = b.repo WHERE b.digest = ?1 AND r.registry = ?2 LIMIT 1";
+        let sql =
+            "SELECT 1 FROM repo_blob b JOIN repo r ON r.id = b.repo WHERE b.digest = ?1 AND r.registry = ?2 LIMIT 1";
         if one(tx, sql, &[digest.into(), registry.into()], |_| Ok(()))?.is_some() {
             found.push(*digest);
         }

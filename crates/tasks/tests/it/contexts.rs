@@ -41,9 +41,11 @@ async fn only_where_a_place_was_made() {
     let place = Place::new();
     let tasks = place.tasks(TasksConfig::default()).await;
     let path = tasks.stage_context(REGISTRY, Timestamp::now()).await.unwrap().relative_path;
-    for (registry, path) in
-        [(REGISTRY + 1, path.as_str()), (REGISTRY, "source/00000000-0000-0000-0000-000000000000.tar.gz"), (REGISTRY, "x")]
-    {
+    for (registry, path) in [
+        (REGISTRY + 1, path.as_str()),
+        (REGISTRY, "source/00000000-0000-0000-0000-000000000000.tar.gz"),
+        (REGISTRY, "x"),
+    ] {
         let error = tasks.put_context(registry, path, bytes("x")).await.unwrap_err();
         assert!(matches!(error, Error::NotFound(_)), "{path}: {error:?}");
         assert!(matches!(tasks.put_block(registry, path, b"a", bytes("x")).await, Err(Error::NotFound(_))));

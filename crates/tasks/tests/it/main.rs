@@ -74,11 +74,7 @@ async fn order(tasks: &Tasks, names: &[&str]) -> NewRun {
     let staged = tasks.stage_context(REGISTRY, Timestamp::now()).await.unwrap();
     tasks.put_context(REGISTRY, &staged.relative_path, bytes("a context")).await.unwrap();
     NewRun {
-        registry: RunRegistry {
-            id: REGISTRY,
-            name: "myreg".parse().unwrap(),
-            login_server: "localhost:8443".into(),
-        },
+        registry: RunRegistry { id: REGISTRY, name: "myreg".parse().unwrap(), login_server: "localhost:8443".into() },
         kind: RunKind::QuickBuild,
         image_names: names.iter().map(|n| (*n).to_owned()).collect(),
         build: BuildSpec {
