@@ -2,20 +2,8 @@
 # shellcheck shell=bash source=tests/external/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-venv=${PORTOLAN_AZ_VENV:-${CARGO_TARGET_DIR:-target}/az-venv}
-if [ ! -x "$venv/bin/az" ]; then
-    echo "installing azure-cli 2.91.0" >&2
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check azure-cli==2.91.0
-fi
-az() { "$venv/bin/az" "$@"; }
-
-export AZURE_CONFIG_DIR=$WORK/azure AZURE_CORE_COLLECT_TELEMETRY=no AZURE_CORE_INSTANCE_DISCOVERY=false
-export AZURE_CORE_ONLY_SHOW_ERRORS=true
-cat /etc/ssl/certs/ca-certificates.crt "$CA" >"$WORK/az-ca.pem" 2>/dev/null || cp "$CA" "$WORK/az-ca.pem"
-export REQUESTS_CA_BUNDLE=$WORK/az-ca.pem
-field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$BOOTSTRAP"; }
+. "$(dirname "$0")/az-lib.sh"
+az_environment "$WORK/azure"
 
 check "az cloud register" az cloud register -n portolan --endpoint-resource-manager "$SERVER"
 check "az cloud set" az cloud set -n portolan
@@ -96,7 +84,7 @@ equals "the repository is gone" "0" "$(az acr repository list --name "$REG" -o t
 check "az acr delete" az acr delete --name azreg --resource-group rg-az --yes
 check "az group delete" az group delete --name rg-az --yes
 refuses "and it is gone" "not found|could not be found" az acr show --name azreg
-exports=$(env -u AZURE_CONFIG_DIR -u REQUESTS_CA_BUNDLE PATH="$venv/bin:$PATH" "$PORTOLAN" azure-cli setup --bootstrap "$BOOTSTRAP") ||
+exports=$(env -u AZURE_CONFIG_DIR -u REQUESTS_CA_BUNDLE PATH="$AZ_VENV/bin:$PATH" "$PORTOLAN" azure-cli setup --bootstrap "$BOOTSTRAP") ||
     fail "portolan azure-cli setup" "$exports"
 ok "portolan azure-cli setup points a private az at the server"
-says "which is then ready" "$REG" sh -c "eval \"\$1\"; exec \"\$2\" acr list --output table" - "$exports" "$venv/bin/az"
+says "which is then ready" "$REG" sh -c "eval \"\$1\"; exec \"\$2\" acr list --output table" - "$exports" "$AZ_VENV/bin/az"

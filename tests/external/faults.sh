@@ -7,15 +7,19 @@
 data=$WORK/faults
 export PORTOLAN_CONFIG_DIR=$WORK/faults-profile
 pid=
-start() {
+serve() { # serve PORT: the server on $data, ready; 0 takes a free port
     : >"$WORK/faults-ready"
-    "$PORTOLAN" serve --data "$data" --listen 127.0.0.1:0 >"$WORK/faults-ready" 2>>"$WORK/faults.log" &
+    "$PORTOLAN" serve --data "$data" --listen "127.0.0.1:$1" >"$WORK/faults-ready" 2>>"$WORK/faults.log" &
     pid=$!
     for _ in $(seq 200); do
-        grep -q '^portolan ready' "$WORK/faults-ready" && break
-        kill -0 $pid || fail "the server starts" "$(tail "$WORK/faults.log")"
+        grep -q '^portolan ready' "$WORK/faults-ready" && return
+        kill -0 $pid 2>/dev/null || fail "the server starts" "$(tail "$WORK/faults.log")"
         sleep 0.05
     done
+    fail "the server starts" "$(tail "$WORK/faults.log")"
+}
+start() { # a new server with a registry
+    serve 0
     url=$(sed -n 's/.*"server": *"\([^"]*\)".*/\1/p' "$data/bootstrap.json")
     "$PORTOLAN" login --bootstrap "$data/bootstrap.json" -o none
     "$PORTOLAN" group create --name rg --location local -o none
@@ -40,18 +44,7 @@ says "a chunk is acknowledged" "^HTTP/[0-9.]+ 202" cat "$WORK/h"
 kill -9 $pid
 wait $pid 2>/dev/null || true
 port=${login##*:}
-start_again() {
-    : >"$WORK/faults-ready"
-    "$PORTOLAN" serve --data "$data" --listen "127.0.0.1:$port" >"$WORK/faults-ready" 2>>"$WORK/faults.log" &
-    pid=$!
-    for _ in $(seq 200); do
-        grep -q '^portolan ready' "$WORK/faults-ready" && return
-        kill -0 $pid || fail "the server starts again" "$(tail "$WORK/faults.log")"
-        sleep 0.05
-    done
-    fail "the server starts again" "$(tail "$WORK/faults.log")"
-}
-start_again
+serve "$port"
 ok "after kill -9 the server starts on the same data"
 check "what was acknowledged is still there" curl_ -f -o /dev/null "https://$login/v2/busybox/manifests/latest"
 held=$(curl_ -D - -o /dev/null "$location" | tr -d '\r' | sed -n 's/^[Rr]ange: 0-//p')
@@ -71,7 +64,7 @@ eventually "a build is under way" 20 pgrep -f "[s]leep 9873"
 kill -9 $pid
 wait $pid 2>/dev/null || true
 eventually "kill -9 of the server ends the step too" 5 sh -c '! pgrep -f "[s]leep 9873"'
-start_again
+serve "$port"
 run=$("$PORTOLAN" acr task list-runs -r faultreg --query '[0].runId' -o tsv)
 eventually "the run is ended honestly" 30 sh -c "'$PORTOLAN' acr task show-run -r faultreg --run-id $run --query status -o tsv | grep -Eq 'Failed|Error'"
 check "and its log can be read" "$PORTOLAN" acr task logs -r faultreg --run-id "$run"
