@@ -58,7 +58,9 @@ pub struct EngineConfig {
     pub state_dir: PathBuf,
     /// Program and arguments of the step process, which calls [`exec::step_main`].
     pub step_command: Vec<OsString>,
-    /// How many steps of one build may run at once; at least 1 is used.
+    /// How many steps of one build may run at once; at least 1 is used. Steps wait more than
+    /// they compute (downloads, tests that sleep), so the usual value is more than the
+    /// processors; see [`EngineConfig::parallel_usual`].
     pub parallel_max: usize,
     /// What one step may use.
     pub limits: StepLimits,
@@ -71,9 +73,14 @@ impl EngineConfig {
         EngineConfig {
             state_dir,
             step_command: vec!["/proc/self/exe".into(), "build-run".into()],
-            parallel_max: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 16)),
+            parallel_max: EngineConfig::parallel_usual(),
             limits: StepLimits::default(),
         }
+    }
+
+    /// Two steps for each processor, but at least 8 and at most 64.
+    pub fn parallel_usual() -> usize {
+        std::thread::available_parallelism().map_or(8, |n| (2 * n.get()).clamp(8, 64))
     }
 }
 

@@ -213,6 +213,7 @@ fn build_config(settings: &Settings) -> BuildConfig {
     BuildConfig {
         state_dir: settings.data.join("build"),
         step_command: None,
+        parallel_max: usize::try_from(settings.build_steps_parallel_max).ok().filter(|n| *n > 0),
         limits: StepLimits {
             memory_bytes_max: Some(settings.build_memory_bytes_max.0),
             pids_max: Some(u64::from(settings.build_pids_max.0)),

@@ -566,6 +566,9 @@ settings! {
     "Builds" {
         /// Builds that run at the same time.
         build_parallel_max: Positive = "2";
+        /// Steps of one build that run at the same time, where stages do not need each other; 0 for two for each
+        /// processor, at least 8.
+        build_steps_parallel_max: u32 = "0";
         /// Content that the build cache may keep in the store.
         build_cache_bytes_max: ByteSize = "20GiB";
         /// Unpacked base images and step results kept ready on this machine for later builds. What is removed is

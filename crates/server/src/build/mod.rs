@@ -34,6 +34,8 @@ pub struct BuildConfig {
     /// Program and arguments of the process that a step runs in; `None` for this program's
     /// own `build-run`.
     pub step_command: Option<Vec<OsString>>,
+    /// Steps of one build that run at once; `None` for the engine's usual number.
+    pub parallel_max: Option<usize>,
     /// What one step may use.
     pub limits: StepLimits,
     /// Bytes of content that step records may keep in the store.
@@ -71,6 +73,9 @@ impl Builds {
         std::fs::create_dir_all(&engine_dir).with_context(|| format!("make {}", engine_dir.display()))?;
         let mut engine = EngineConfig::new(engine_dir);
         engine.limits = config.limits;
+        if let Some(parallel) = config.parallel_max {
+            engine.parallel_max = parallel;
+        }
         if let Some(command) = config.step_command {
             engine.step_command = command;
         }
