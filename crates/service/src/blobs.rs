@@ -129,8 +129,7 @@ impl Service {
         digest: Digest,
         body: ByteStream,
     ) -> Result<u64> {
-        self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push)?;
-        self.check_unlocked(registry, name).await?;
+        self.check_push(ctx, registry, name).await?;
         // Not one `put`: the lock is taken when all bytes are here, so that a slow client
         // does not hold up others.
         let id = UploadId::random();
@@ -161,8 +160,14 @@ impl Service {
         .await
     }
 
+    /// Whether the caller may push to a repository now: to be asked before bytes are read.
+    pub async fn check_push(&self, ctx: &Ctx, registry: &Registry, name: &RepoName) -> Result<()> {
+        self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push)?;
+        self.check_unlocked(registry, name).await
+    }
+
     /// Refuse a push to a locked repository before its bytes come.
-    pub(crate) async fn check_unlocked(&self, registry: &Registry, name: &RepoName) -> Result<()> {
+    async fn check_unlocked(&self, registry: &Registry, name: &RepoName) -> Result<()> {
         match self.lookup_repo(registry, name).await {
             Ok(repo) if !repo.attributes.write => Err(disallowed(&format!("repository {name} is locked"))),
             Err(e) if e.code != "NAME_UNKNOWN" => Err(e),
@@ -181,8 +186,7 @@ impl Service {
         digest: Digest,
         from: Option<&RepoName>,
     ) -> Result<bool> {
-        self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push)?;
-        self.check_unlocked(registry, name).await?;
+        self.check_push(ctx, registry, name).await?;
         let from = from.unwrap_or(name).clone();
         if from != *name && self.check(ctx, registry, &Target::Repo(from.clone()), Action::Pull).is_err() {
             return Ok(false);
@@ -246,8 +250,7 @@ impl Service {
         name: &RepoName,
         blobs: &[Descriptor],
     ) -> Result<()> {
-        self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push)?;
-        self.check_unlocked(registry, name).await?;
+        self.check_push(ctx, registry, name).await?;
         let digests: Vec<Digest> = blobs.iter().map(|b| b.digest).collect();
         let store = Arc::clone(&self.blobs);
         let list = digests.clone();

@@ -41,8 +41,7 @@ impl Service {
     ///
     /// Errors: `TOOMANYREQUESTS` when too many are open in the registry.
     pub async fn start_upload(&self, ctx: &Ctx, registry: &Arc<Registry>, name: &RepoName) -> Result<UploadId> {
-        self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push)?;
-        self.check_unlocked(registry, name).await?;
+        self.check_push(ctx, registry, name).await?;
         let id = UploadId::random();
         let (change, name, max) = (self.change(ctx, registry), name.clone(), self.config.uploads_max);
         self.commit((), move |tx, _| {

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -19,9 +19,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use portolan_service::{Error, Kind};
-use tokio::time::Sleep;
 
 use super::error::{self, Note, OciRim};
+use super::intake::Intake;
 use super::{Conn, Door, RequestId, Response, Who, dispatch};
 use crate::app::App;
 
@@ -33,13 +33,14 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 /// Take one request through its door.
 pub async fn serve(app: Arc<App>, conn: Conn, req: http::Request<Incoming>) -> http::Response<Tracked> {
     let idle = app.settings.body_idle_timeout_secs.secs();
-    if header_bytes(&req) > app.settings.header_bytes_max.0 {
+    let fits = header_bytes(&req) <= app.settings.header_bytes_max.0;
+    let (parts, body) = req.into_parts();
+    let body = if body.is_end_stream() { Body::empty() } else { Body::new(Intake::new(body, &parts.headers, idle)) };
+    if !fits {
         // hyper's own limit is on its buffer, which must be larger than this for speed.
-        let (parts, _) = req.into_parts();
         return refused(app, conn, parts);
     }
-    let req = req.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(Stalling::new(body, idle)) });
-    through(app, conn, req).await
+    through(app, conn, http::Request::from_parts(parts, body)).await
 }
 
 /// The size of a request's line and headers, as HTTP/1.1 would write them.
@@ -252,58 +253,6 @@ impl http_body::Body for Tracked {
         }
         self.end.whole = self.body.is_end_stream() || frame.is_none();
         Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A request's body that fails when nothing comes for too long.
-struct Stalling {
-    body: Incoming,
-    idle: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
-}
-
-impl Stalling {
-    fn new(body: Incoming, idle: Duration) -> Stalling {
-        Stalling { body, idle, sleep: None, armed: false }
-    }
-}
-
-impl http_body::Body for Stalling {
-    type Data = Bytes;
-    type Error = axum::BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.armed = false;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let idle = self.idle;
-        if !self.armed {
-            self.armed = true;
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + idle),
-                none => *none = Some(Box::pin(tokio::time::sleep(idle))),
-            }
-        }
-        match self.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => {
-                let why = format!("nothing came for {} seconds", idle.as_secs());
-                Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into())))
-            }
-            _ => Poll::Pending,
-        }
     }
 
     fn is_end_stream(&self) -> bool {

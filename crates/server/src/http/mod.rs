@@ -15,6 +15,7 @@ pub mod edge;
 pub mod error;
 pub mod host;
 pub mod identity;
+mod intake;
 pub mod oauth2;
 pub mod ops;
 pub mod respond;

@@ -10,6 +10,7 @@ mod arm;
 mod boot;
 mod builds;
 mod drain;
+mod early;
 mod faults;
 mod identity;
 mod limits;

@@ -56,6 +56,7 @@ pub(super) async fn put(call: &Call<'_>, name: &RepoName, reference: &str, body:
         let code = if reference.contains(':') { "DIGEST_INVALID" } else { "TAG_INVALID" };
         Error::new(Kind::Invalid, code, format!("{e}"))
     })?;
+    call.service.check_push(&call.ctx, &call.registry, name).await?;
     let bytes = respond::read_body(body, limits::MANIFEST_BYTES_MAX).await.map_err(|e| match e.kind {
         Kind::TooLarge => Error::new(
             Kind::TooLarge,
