@@ -11,11 +11,11 @@ use portolan_store::blob::ByteStream;
 use portolan_store::meta::gc::{self, Review};
 use portolan_store::meta::{blob, manifest, repo};
 use portolan_types::oci::Descriptor;
-use portolan_types::{Digest, RepoName, Timestamp, UploadId, limits};
+use portolan_types::{Digest, RepoName, Timestamp, limits};
 use serde_json::json;
 
 use crate::cache::Evict;
-use crate::content::detached;
+use crate::content::{DirectUpload, detached};
 use crate::gc::LINK_GRACE;
 use crate::registries::Registry;
 use crate::repos::disallowed;
@@ -132,18 +132,21 @@ impl Service {
         self.check_push(ctx, registry, name).await?;
         // Not one `put`: the lock is taken when all bytes are here, so that a slow client
         // does not hold up others.
-        let id = UploadId::random();
-        self.blobs.create(id).await?;
-        if let Err(e) = self.blobs.append(id, Some(0), body, limits::BLOB_BYTES_MAX).await {
-            self.blobs.abort(id).await?;
-            return Err(e.into());
-        }
-        let guard = self.content.locks.shared(&digest).await;
-        let (meta, blobs) = (self.meta.clone(), Arc::clone(&self.blobs));
+        let direct = DirectUpload::begin(&self.content);
+        let (meta, blobs, content) = (self.meta.clone(), Arc::clone(&self.blobs), Arc::clone(&self.content));
         let (change, name) = (self.change(ctx, registry), name.clone());
+        // All of it runs to the end: when the client goes away its body breaks off, and what
+        // came of it is thrown away.
         detached(async move {
-            let size = match blobs.finish(id, &digest).await {
-                Ok(size) => size,
+            let id = direct.id;
+            blobs.create(id).await?;
+            let finish = async {
+                blobs.append(id, Some(0), body, limits::BLOB_BYTES_MAX).await?;
+                let guard = content.locks.shared(&digest).await;
+                blobs.finish(id, &digest).await.map(|size| (size, guard))
+            };
+            let (size, guard) = match finish.await {
+                Ok(finished) => finished,
                 Err(e) => {
                     blobs.abort(id).await?;
                     return Err(e.into());
@@ -154,7 +157,7 @@ impl Service {
                 Ok::<_, Error>(blob::link(tx, repo.id, &digest, size, change.now, LINK_GRACE)?)
             })
             .await?;
-            drop(guard);
+            drop((guard, direct));
             Ok(size)
         })
         .await

@@ -1,13 +1,15 @@
 //! What the data plane keeps in memory: caches, the clock that stamps rows, and the locks
 //! that keep the garbage collector and pushes of the same content apart.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use parking_lot::Mutex;
 use portolan_auth::access::Principal;
 use portolan_store::meta::event::{self, Change, Stamp};
 use portolan_store::meta::{Meta, Tx};
-use portolan_types::{Digest, Timestamp};
+use portolan_types::{Digest, Timestamp, UploadId};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::cache::{Caches, Evict};
@@ -21,6 +23,8 @@ pub(crate) struct Content {
     pub(crate) locks: DigestLocks,
     /// Held by a round of the garbage collector.
     pub(crate) collecting: tokio::sync::Mutex<()>,
+    /// Uploads of one request: they have no row, and live as long as the request.
+    direct: Mutex<HashSet<UploadId>>,
     clock: Clock,
     region: Arc<str>,
 }
@@ -33,9 +37,37 @@ impl Content {
             caches: Caches::new(),
             locks: DigestLocks::new(),
             collecting: tokio::sync::Mutex::new(()),
+            direct: Mutex::default(),
             clock: Clock(AtomicI64::new(last)),
             region: Arc::from(region),
         }))
+    }
+
+    /// Whether a request is at work on an upload of its own under that id.
+    pub(crate) fn is_direct(&self, id: UploadId) -> bool {
+        self.direct.lock().contains(&id)
+    }
+}
+
+/// An upload that begins and ends within one request. While this lives the collector leaves
+/// the upload's file alone, however old it looks.
+pub(crate) struct DirectUpload {
+    /// Its id in the blob store.
+    pub(crate) id: UploadId,
+    content: Arc<Content>,
+}
+
+impl DirectUpload {
+    pub(crate) fn begin(content: &Arc<Content>) -> DirectUpload {
+        let id = UploadId::random();
+        content.direct.lock().insert(id);
+        DirectUpload { id, content: Arc::clone(content) }
+    }
+}
+
+impl Drop for DirectUpload {
+    fn drop(&mut self) {
+        self.content.direct.lock().remove(&self.id);
     }
 }
 

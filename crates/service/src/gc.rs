@@ -11,7 +11,8 @@
 //! 2. A *blob* goes when no link and no lease is left: first its row, in one transaction
 //!    that also leaves a *file* review behind, then the file, then that review. A crash in
 //!    between is picked up by the next round.
-//! 3. Uploads without a byte for [`UPLOAD_IDLE`] are forgotten.
+//! 3. Uploads without a byte for [`UPLOAD_IDLE`] are forgotten; so are upload files without
+//!    a row, unless the one request that they belong to is still under way.
 //!
 //! **Against pushes at the same time.** The danger is in the middle of 2: the row is gone,
 //! the file not yet, and a push of the same content finds the file in place, commits a new
@@ -168,6 +169,9 @@ impl Service {
         let Ok(micros) = u64::try_from(before.0) else { return Ok(()) };
         let older = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
         for id in self.blobs.stale_uploads(older).await?.into_iter().take(ROUND_ITEMS_MAX) {
+            if self.content.is_direct(id) {
+                continue;
+            }
             if !self.meta.read(move |tx| upload::exists(tx, id).map_err(Error::from)).await? {
                 collected.uploads += u64::from(self.forget_upload(id, None).await?);
             }

@@ -181,6 +181,52 @@ async fn a_push_in_the_middle_of_a_deletion_is_kept() {
     assert_eq!(w.read("app", &blob).await.unwrap(), b"content", "acknowledged and readable");
 }
 
+/// A blob that comes in one request has a file and no row: it is the request's until that
+/// ends, whatever the clock says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_of_one_request_is_left_to_its_request() {
+    let w = Arc::new(World::new().await);
+    let digest = Digest::of(b"content");
+    let collecting = w.service.content.locks.exclusive(&digest).await;
+    let push = tokio::spawn({
+        let w = w.clone();
+        async move { w.blob("app", b"content").await }
+    });
+    // All bytes are here, and nobody is writing to the file.
+    while w.service.content.locks.waiting.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(w.collect(start().plus(UPLOAD_IDLE * 400)).await, Collected::default());
+    drop(collecting);
+    assert_eq!(push.await.unwrap(), digest);
+    assert_eq!(w.read("app", &digest).await.unwrap(), b"content");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_of_one_request_ends_with_its_client() {
+    let w = Arc::new(World::new().await);
+    let uploads = w.dir.path().join("blobs").join("uploads");
+    let count = || std::fs::read_dir(&uploads).unwrap().count();
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let stream = futures_util::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|piece| (piece, r)) });
+    let push = tokio::spawn({
+        let w = w.clone();
+        let digest = Digest::of(b"never whole");
+        async move { w.service.put_blob(&ctx(), &w.registry, &repo("app"), digest, Box::pin(stream)).await }
+    });
+    sender.send(Ok(bytes::Bytes::from_static(b"never"))).unwrap();
+    while count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // As the server does when a client is gone: nobody waits for the answer any more.
+    push.abort();
+    assert!(push.await.unwrap_err().is_cancelled());
+    sender.send(Err(std::io::ErrorKind::ConnectionReset.into())).unwrap();
+    while count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Pushes, deletions and the collector over the same few blobs; everything acknowledged
 /// and not deleted since can be pulled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
