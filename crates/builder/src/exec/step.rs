@@ -147,7 +147,13 @@ fn attend(
 /// A namespace for mounts, a file system in memory, the root attached in it, the bundle.
 fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
     unshare_mounts()?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(|error| match error {
+        // Neither this nor the change of root works where / is a plain folder.
+        rustix::io::Errno::INVAL => io::Error::other(
+            "the server runs in a chroot whose / is no mount point; bind-mount the new root onto itself and pivot into it",
+        ),
+        other => other.into(),
+    })?;
     for _ in 0..STACKED_MOUNTS_MAX {
         if unmount(BASE, UnmountFlags::DETACH).is_err() {
             break;
