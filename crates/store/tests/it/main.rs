@@ -5,3 +5,4 @@
 mod crash;
 mod full;
 mod suites;
+mod upgrade;
