@@ -256,12 +256,15 @@ impl Shared {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let path = layer_path(&self.dir, id);
-        fs::rename(work.path.join("fs"), &path)?;
         let layer = Arc::new(LayerDir { id, path });
         let mut layers = below.layers.clone();
         layers.push(layer.clone());
         let ids: Vec<u64> = layers.iter().map(|layer| layer.id).collect();
-        let text = serde_json::to_vec(&NameFile { layers: ids.clone() })?;
+        // Written first: on a full disk this fails, and the layer is still in the work
+        // folder, which goes with all that filled the disk.
+        let temporary = work.path.join("name");
+        fs::write(&temporary, serde_json::to_vec(&NameFile { layers: ids.clone() })?)?;
+        fs::rename(work.path.join("fs"), &layer.path)?;
         let mut state = self.state.lock();
         if state.names.contains_key(name) {
             // Another build was faster by a hair.
@@ -269,9 +272,12 @@ impl Shared {
             remove(&layer.path)?;
             return self.find(name).ok_or_else(|| io::Error::other("a snapshot vanished"));
         }
-        let temporary = work.path.join("name");
-        fs::write(&temporary, text)?;
-        fs::rename(&temporary, name_path(&self.dir, name))?;
+        if let Err(error) = fs::rename(&temporary, name_path(&self.dir, name)) {
+            // A layer without a name is found by nobody, not even to be evicted.
+            drop(state);
+            remove(&layer.path)?;
+            return Err(error);
+        }
         state.layers.insert(id, layer);
         state.names.insert(*name, Named { layers: ids, used: SystemTime::now() });
         Ok(Chain { layers })

@@ -314,6 +314,24 @@ fn zstd_and_plain_layers_unpack() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_kept_leaves_nothing() {
+    let lab = Lab::new();
+    let snapshots = lab.dir.path().join("snapshots");
+    let count = |sub: &str| std::fs::read_dir(snapshots.join(sub)).unwrap().count();
+    let before = count("layers");
+    let active = lab.begin();
+    let (exit, output) = lab.run(&step(active.root(), "head -c 1000000 /dev/zero > /big"), &Cancel::new());
+    assert_eq!(exit.unwrap().code, 0, "{output}");
+    // Whatever keeps the name from being written, as a full disk does.
+    let taken = snapshots.join("names").join(name("kept").to_string().replacen(':', "-", 1));
+    std::fs::create_dir(&taken).unwrap();
+    assert!(active.commit(&name("kept")).is_err());
+    assert_eq!((count("layers"), count("work")), (before, 0), "what the step wrote is still there");
+    std::fs::remove_dir(taken).unwrap();
+    lab.begin().commit(&name("kept")).unwrap();
+}
+
+#[test]
 fn snapshots_are_found_again_swept_and_evicted() {
     let content = Arc::new(MemoryContent::default());
     let dir = tempfile::tempdir().unwrap();
