@@ -5,6 +5,7 @@
 //! [`Tasks::commit_blocks`]); a run takes it over, which keeps it from expiring; after the
 //! run it goes. What no run takes goes after [`CONTEXT_SECS_MAX`].
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use portolan_store::blob::ByteStream;
@@ -80,12 +81,12 @@ impl Tasks {
     /// not named are thrown away.
     pub async fn commit_blocks(&self, registry: i64, relative_path: &str, blocks: &[Vec<u8>]) -> Result<u64> {
         let context = self.staged(registry, relative_path).await?;
-        let known = self.blocks(&context).await?;
+        let known: HashMap<String, u64> = self.blocks(&context).await?.into_iter().collect();
         let mut parts = Vec::with_capacity(blocks.len());
         let mut total = 0u64;
         for block in blocks {
             let key = block_key(&context, block);
-            let Some((_, size)) = known.iter().find(|(known, _)| *known == key) else {
+            let Some(size) = known.get(&key) else {
                 return Err(Error::Invalid {
                     code: "InvalidBlockList",
                     message: "The specified block list is invalid: it names a block that was not uploaded.".into(),
@@ -98,7 +99,7 @@ impl Tasks {
             return Err(too_large());
         }
         let size = self.blobs.object_concat(&context, &parts).await?;
-        for (key, _) in &known {
+        for key in known.keys() {
             self.blobs.object_delete(key).await?;
         }
         self.meta

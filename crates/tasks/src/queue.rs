@@ -12,6 +12,9 @@ use crate::context::context_key;
 use crate::template::{self, RunVars};
 use crate::{BuildSpec, Error, Live, NewRun, OutputImage, Result, Run, RunLog, RunStatus, StopReason, Tasks, log_key};
 
+/// The longest error that is kept with a run; the log has it whole.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
+
 /// What there is of a run's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogState {
@@ -182,7 +185,7 @@ impl Tasks {
             None => self.log(row.registry, &row.id, &masked).await?,
         };
         // A step may have put a secret into its error.
-        let error = error.map(|e| log.masked(&e));
+        let error = error.map(|e| shortened(log.masked(&e)));
         let words = last_words(&row, status, error.as_deref(), now);
         let written = tokio::task::spawn_blocking(move || log.end(&words)).await;
         if let Err(cause) = written {
@@ -234,6 +237,16 @@ fn without_secrets(mut spec: BuildSpec) -> BuildSpec {
         arg.value = Secret::default();
     }
     spec
+}
+
+/// An error as it is kept and listed. It may quote a whole command, or a Dockerfile's line
+/// of a megabyte, and a list holds a thousand runs.
+fn shortened(mut error: String) -> String {
+    if error.len() > ERROR_BYTES_MAX {
+        error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+        error.push('…');
+    }
+    error
 }
 
 fn last_words(row: &RunRow, status: RunStatus, error: Option<&str>, now: Timestamp) -> String {
@@ -349,4 +362,18 @@ fn from_row(row: RunRow, images: Vec<RunImage>) -> Result<Run> {
         error: row.error,
         images: images.into_iter().map(|i| OutputImage { repo: i.repo, tag: i.tag, digest: i.digest }).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_errors_are_cut_between_characters() {
+        assert_eq!(shortened("short".into()), "short");
+        let cut = shortened("é".repeat(ERROR_BYTES_MAX));
+        assert!(cut.ends_with("é…") && cut.len() <= ERROR_BYTES_MAX + '…'.len_utf8(), "{}", cut.len());
+        let odd = shortened(format!("x{}", "é".repeat(ERROR_BYTES_MAX)));
+        assert!(odd.ends_with("é…") && odd.len() <= ERROR_BYTES_MAX + '…'.len_utf8());
+    }
 }
