@@ -417,7 +417,7 @@ impl<'a> Eval<'a> {
                 }
             }
         }
-        self.history(&format!("EXPOSE {}", history::listed(&out)), false);
+        self.history(&format!("EXPOSE {}", history::ports(&out)), false);
         self.stage.image.config.exposed_ports.extend(out.into_iter().map(|p| (p, Empty {})));
         Ok(())
     }

@@ -59,16 +59,41 @@ pub(super) fn listed(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
 }
 
+/// The ports of an `EXPOSE`: Go's `%v` of a map, in the order of its keys.
+pub(super) fn ports(ports: &[String]) -> String {
+    let mut ports: Vec<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    format!("map{}", listed(&ports))
+}
+
+/// Go's `%q` of the structure, which takes the number of retries for a character. The
+/// start interval is told where there is one: builders that know none leave it out.
 pub(super) fn healthcheck(check: &Healthcheck) -> String {
-    format!(
-        "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        listed(&check.test),
-        duration(check.interval),
-        duration(check.timeout),
-        duration(check.start_period),
-        duration(check.start_interval),
-        check.retries
-    )
+    let mut durations = vec![check.interval, check.timeout, check.start_period];
+    durations.extend(Some(check.start_interval).filter(|interval| *interval != 0));
+    let durations: Vec<String> = durations.into_iter().map(|d| format!("\"{}\"", duration(d))).collect();
+    format!("HEALTHCHECK &{{{} {} {}}}", quoted(&check.test), durations.join(" "), quoted_char(check.retries))
+}
+
+/// Go's `%q` of a number.
+fn quoted_char(number: i64) -> String {
+    let c = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let text = match c {
+        '\'' => "\\'".to_owned(),
+        '\\' => "\\\\".to_owned(),
+        '\u{7}' => "\\a".to_owned(),
+        '\u{8}' => "\\b".to_owned(),
+        '\u{b}' => "\\v".to_owned(),
+        '\u{c}' => "\\f".to_owned(),
+        '\n' => "\\n".to_owned(),
+        '\r' => "\\r".to_owned(),
+        '\t' => "\\t".to_owned(),
+        c if c < ' ' || c == '\u{7f}' => format!("\\x{:02x}", c as u32),
+        c if c.is_control() => format!("\\u{:04x}", c as u32),
+        c => c.to_string(),
+    };
+    format!("'{text}'")
 }
 
 /// Go's text for a duration in nanoseconds: `1m30s`, `500ms`, `0s`.
@@ -119,6 +144,12 @@ mod tests {
         ] {
             assert_eq!(duration(nanos), text);
         }
+        for (number, text) in
+            [(0, r"'\x00'"), (3, r"'\x03'"), (10, r"'\n'"), (39, r"'\''"), (65, "'A'"), (-1, "'\u{fffd}'")]
+        {
+            assert_eq!(quoted_char(number), text);
+        }
+        assert_eq!(ports(&["80/tcp".into(), "443/tcp".into(), "80/tcp".into()]), "map[443/tcp:{} 80/tcp:{}]");
         assert_eq!(summary("\nset -e\necho\n"), "set -e...");
     }
 }

@@ -50,12 +50,12 @@ ONBUILD RUN echo triggered
         L 2026-01-02T03:04:05.000000Z | COPY app/ ./ # buildkit
         L 2026-01-02T03:04:05.000000Z | RUN |1 VERSION=1.2 /bin/sh -c echo "$APP_VERSION $FROM_BASE $(pwd)" > made && rm /home/app -r # buildkit
         L 2026-01-02T03:04:05.000000Z | RUN |1 VERSION=1.2 true # buildkit
-        - 2026-01-02T03:04:05.000000Z | EXPOSE [80/tcp 9000/udp 9001/udp]
+        - 2026-01-02T03:04:05.000000Z | EXPOSE map[80/tcp:{} 9000/udp:{} 9001/udp:{}]
         - 2026-01-02T03:04:05.000000Z | VOLUME [/data]
         - 2026-01-02T03:04:05.000000Z | USER app:staff
         - 2026-01-02T03:04:05.000000Z | SHELL [/bin/sh -ec]
         - 2026-01-02T03:04:05.000000Z | CMD ["/bin/sh" "-ec" "echo $MODE"]
-        - 2026-01-02T03:04:05.000000Z | HEALTHCHECK {Test:[CMD-SHELL wget -q localhost] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}
+        - 2026-01-02T03:04:05.000000Z | HEALTHCHECK &{["CMD-SHELL" "wget -q localhost"] "30s" "0s" "0s" '\x00'}
         - 2026-01-02T03:04:05.000000Z | STOPSIGNAL SIGINT
     "#]]
     .assert_eq(&image.history());

@@ -193,7 +193,7 @@ fn ports_signals_users() {
         &[],
         expect![[r#"
         ENV P=80 90 R=1-3
-        EXPOSE [80/tcp 90/tcp 1/udp 2/udp 3/udp 81/tcp]
+        EXPOSE map[1/udp:{} 2/udp:{} 3/udp:{} 80/tcp:{} 81/tcp:{} 90/tcp:{}]
     "#]],
     );
     for (line, expect) in [
