@@ -1,5 +1,5 @@
 //! Wildcards in the sources of `COPY` and `ADD`: Go's `filepath.Match`, component by
-//! component, and `**` for any number of directories.
+//! component; `**` is the same as `*`.
 
 /// Whether a component has a wildcard in it.
 pub(super) fn has_wildcard(component: &str) -> bool {

@@ -100,20 +100,6 @@ impl Selection<'_> {
             Err(error) => return Err(error.into()),
         };
         let names = fsys::names(dir.as_fd())?;
-        if *part == "**" {
-            self.glob(pattern, at.clone(), rest, found, depth + 1)?;
-            for name in &names {
-                let stat = fsys::lstat_at(dir.as_fd(), name)?;
-                // Links are not followed, or a pattern could go in circles.
-                if stat.is_some_and(|stat| fsys::kind(&stat) == FileType::Directory) {
-                    let again: Vec<&str> = std::iter::once("**").chain(rest.iter().copied()).collect();
-                    self.glob(pattern, at.join(name), &again, found, depth + 1)?;
-                } else if rest.is_empty() {
-                    found.push(at.join(name));
-                }
-            }
-            return Ok(());
-        }
         let glob = Glob::parse(part).map_err(|_| CopyError::User(format!("syntax error in pattern {pattern}")))?;
         for name in names.iter().filter(|name| glob.matches(&name.to_string_lossy())) {
             self.glob(pattern, at.join(name), rest, found, depth + 1)?;
