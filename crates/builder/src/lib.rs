@@ -42,10 +42,12 @@ pub mod render;
 pub mod snapshot;
 mod solve;
 mod tarball;
+mod tree;
 mod unpack;
 pub mod user;
 
 pub use cancel::Cancel;
+pub use context::BuildContext;
 pub use error::{BuildError, ErrorKind};
 pub use event::Event;
 pub use exec::StepLimits;
@@ -87,8 +89,8 @@ impl EngineConfig {
 /// One image to build.
 #[derive(Clone)]
 pub struct BuildRequest {
-    /// The unpacked context.
-    pub context: PathBuf,
+    /// The context.
+    pub context: BuildContext,
     /// The Dockerfile's text.
     pub dockerfile: Vec<u8>,
     /// What to call it in errors, and the path in the context beside which

@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Seek};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
-use super::select::{Item, Source, open_dir};
+use super::select::{Item, Source};
 use super::{CopyError, CopyOpts, Plan};
 use crate::cancel::Cancel;
 use crate::fsys;
 use crate::tarball;
+use crate::tree::{Contents, Folder, Tree};
 use crate::unpack::{self, Rules, UnpackError, Whiteouts};
 
 /// Contents are moved in pieces of this many bytes.
@@ -26,7 +26,7 @@ const ARCHIVE_ENTRIES_MAX: u64 = 10_000_000;
 const ARCHIVE_BYTES_MAX: u64 = portolan_types::limits::BLOB_BYTES_MAX;
 
 struct Copier<'a> {
-    source_root: BorrowedFd<'a>,
+    source_root: &'a Tree,
     dest_root: BorrowedFd<'a>,
     opts: &'a CopyOpts,
     cancel: &'a Cancel,
@@ -48,7 +48,7 @@ pub(super) fn apply(
 ) -> Result<(), CopyError> {
     let root = fsys::open_root(dest_root)?;
     let mut copier = Copier {
-        source_root: plan.root.as_fd(),
+        source_root: &plan.root,
         dest_root: root.as_fd(),
         opts,
         cancel,
@@ -80,25 +80,22 @@ impl Copier<'_> {
     fn source(&mut self, source: &Source, dest: &Path, into_dir: bool) -> Result<(), CopyError> {
         if source.dir {
             let to = self.make_dirs(dest)?;
-            let from = fsys::dir_in(self.source_root, &source.path)?;
+            let from = self.source_root.dir(&source.path)?;
             return self.tree(&source.items, from, to, dest);
         }
         let Some(item) = source.items.first() else { return Ok(()) };
-        let from = fsys::dir_in(self.source_root, source.path.parent().unwrap_or(Path::new("")))?;
+        let from = self.source_root.dir(source.path.parent().unwrap_or(Path::new("")))?;
         let from_name = source.path.file_name().unwrap_or_default();
-        if self.opts.unpack
-            && fsys::kind(&item.stat) == FileType::RegularFile
-            && self.unpack(from.as_fd(), from_name, dest)?
-        {
+        if self.opts.unpack && fsys::kind(&item.stat) == FileType::RegularFile && self.unpack(&from, from_name, dest)? {
             return Ok(());
         }
         if into_dir || fsys::dir_in(self.dest_root, dest).is_ok() {
             let to = self.make_dirs(dest)?;
-            self.leaf(item, from.as_fd(), from_name, to.as_fd(), &source.name, &dest.join(&source.name))
+            self.leaf(item, &from, from_name, to.as_fd(), &source.name, &dest.join(&source.name))
         } else {
             let parent = dest.parent().unwrap_or(Path::new(""));
             let to = self.make_dirs(parent)?;
-            self.leaf(item, from.as_fd(), from_name, to.as_fd(), dest.file_name().unwrap_or_default(), dest)
+            self.leaf(item, &from, from_name, to.as_fd(), dest.file_name().unwrap_or_default(), dest)
         }
     }
 
@@ -115,15 +112,15 @@ impl Copier<'_> {
 
     /// The contents of a directory. Items come parents first, so a stack of open directories
     /// always has the parent of the next one.
-    fn tree(&mut self, items: &[Item], from: OwnedFd, to: OwnedFd, dest: &Path) -> Result<(), CopyError> {
-        struct Level<'i> {
+    fn tree(&mut self, items: &[Item], from: Folder<'_>, to: OwnedFd, dest: &Path) -> Result<(), CopyError> {
+        struct Level<'i, 't> {
             item: Option<&'i Item>,
             rel: &'i Path,
-            from: OwnedFd,
+            from: Folder<'t>,
             to: OwnedFd,
         }
         let mut stack = vec![Level { item: None, rel: Path::new(""), from, to }];
-        let close = |level: Level<'_>| match level.item {
+        let close = |level: Level<'_, '_>| match level.item {
             // Last, because writing into it changed it.
             Some(item) => {
                 rustix::fs::futimens(&level.to, &fsys::mtime_only(fsys::mtime(&item.stat))).map_err(io::Error::from)
@@ -139,10 +136,10 @@ impl Copier<'_> {
             let name = item.rel.file_name().unwrap_or_default();
             if fsys::kind(&item.stat) == FileType::Directory {
                 let to = self.dir(item, level.to.as_fd(), name, &dest.join(&item.rel))?;
-                let from = open_dir(level.from.as_fd(), name)?;
+                let from = level.from.dir(name)?;
                 stack.push(Level { item: Some(item), rel: &item.rel, from, to });
             } else {
-                self.leaf(item, level.from.as_fd(), name, level.to.as_fd(), name, &dest.join(&item.rel))?;
+                self.leaf(item, &level.from, name, level.to.as_fd(), name, &dest.join(&item.rel))?;
             }
         }
         while let Some(level) = stack.pop() {
@@ -195,7 +192,7 @@ impl Copier<'_> {
     fn leaf(
         &mut self,
         item: &Item,
-        from: BorrowedFd<'_>,
+        from: &Folder<'_>,
         from_name: &OsStr,
         to: BorrowedFd<'_>,
         name: &OsStr,
@@ -243,23 +240,24 @@ impl Copier<'_> {
     fn file(
         &mut self,
         item: &Item,
-        from: BorrowedFd<'_>,
+        from: &Folder<'_>,
         from_name: &OsStr,
         to: BorrowedFd<'_>,
         name: &OsStr,
         path: &Path,
     ) -> Result<(), CopyError> {
-        let source = open_file(from, from_name)?;
+        let mut source = from.file(from_name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = create(to, name, path, || rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600)))?;
-        self.contents(&source, &file, u64::try_from(item.stat.st_size).unwrap_or(0))?;
+        self.contents(&mut source, &file, u64::try_from(item.stat.st_size).unwrap_or(0))?;
         self.fd_metadata(&file, item)?;
         Ok(rustix::fs::futimens(&file, &fsys::mtime_only(fsys::mtime(&item.stat))).map_err(io::Error::from)?)
     }
 
-    fn contents(&mut self, from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), CopyError> {
-        if size >= CLONE_BYTES_MIN && !self.no_clone {
-            match rustix::fs::ioctl_ficlone(to, from) {
+    fn contents(&mut self, from: &mut Contents<'_>, to: &OwnedFd, size: u64) -> Result<(), CopyError> {
+        let (fd, whole) = from.fd();
+        if size >= CLONE_BYTES_MIN && whole && !self.no_clone {
+            match rustix::fs::ioctl_ficlone(to, fd) {
                 Ok(()) => return Ok(()),
                 Err(_) => self.no_clone = true,
             }
@@ -269,7 +267,7 @@ impl Copier<'_> {
             while copied < size {
                 self.cancel.check().map_err(|_| CopyError::Cancelled)?;
                 let piece = usize::try_from(size - copied).unwrap_or(usize::MAX).min(64 << 20);
-                match rustix::fs::copy_file_range(from, None, to, None, piece) {
+                match from.copy_range(to, piece) {
                     Ok(0) => break,
                     Ok(n) => copied += n as u64,
                     Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if copied == 0 => {
@@ -282,11 +280,9 @@ impl Copier<'_> {
         }
         // To the end, also where the file has become longer or the kernel copied only a part.
         loop {
-            let n = match rustix::io::read(from, &mut self.piece[..]) {
-                Ok(0) => return Ok(()),
-                Ok(n) => n,
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(io::Error::from(error).into()),
+            let n = match from.read(&mut self.piece)? {
+                0 => return Ok(()),
+                n => n,
             };
             let mut rest = &self.piece[..n];
             while !rest.is_empty() {
@@ -302,12 +298,11 @@ impl Copier<'_> {
     }
 
     /// Unpack an archive into the directory `dest`. False when it is none.
-    fn unpack(&mut self, from: BorrowedFd<'_>, name: &OsStr, dest: &Path) -> Result<bool, CopyError> {
-        let mut file = File::from(open_file(from, name)?);
-        if !is_archive(&mut file)? {
+    fn unpack(&mut self, from: &Folder<'_>, name: &OsStr, dest: &Path) -> Result<bool, CopyError> {
+        if !is_archive(from.file(name)?)? {
             return Ok(false);
         }
-        file.rewind()?;
+        let file = from.file(name)?;
         let to = self.make_dirs(dest)?;
         let rules = Rules {
             whiteouts: Whiteouts::Plain,
@@ -328,10 +323,9 @@ impl Copier<'_> {
     }
 }
 
-fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
-    // Not blocking: should it have become a FIFO, reading fails instead of waiting.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
 
 /// Create with `make`; a file in the way gives way, a directory does not.
@@ -355,8 +349,8 @@ fn create<T>(
 }
 
 /// Whether a file is what `ADD` unpacks: a tar, compressed or not.
-fn is_archive(file: &mut File) -> io::Result<bool> {
-    let tar = match unpack::decompress(&mut *file) {
+fn is_archive(file: Contents<'_>) -> io::Result<bool> {
+    let tar = match unpack::decompress(file) {
         Ok(tar) => tar,
         Err(error) if error.raw_os_error().is_none() => return Ok(false),
         Err(error) => return Err(error),

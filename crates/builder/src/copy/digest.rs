@@ -1,14 +1,13 @@
 //! A checksum over what a `COPY` takes.
 
-use std::os::fd::AsFd;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use portolan_types::{Algorithm, Digest, Hasher};
-use rustix::fs::{FileType, OFlags};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 
 use super::select::Item;
 use super::{CopyError, Plan};
@@ -28,7 +27,7 @@ pub(super) fn digest(plan: &Plan, cancel: &Cancel) -> Result<Digest, CopyError> 
         .sources
         .iter()
         .flat_map(|source| source.items.iter().map(move |item| (source.path.as_path(), item)))
-        .filter(|(_, item)| fsys::kind(&item.stat) == FileType::RegularFile)
+        .filter(|(_, item)| fsys::kind(&item.stat) == FileType::RegularFile && item.hash.is_none())
         .collect();
     let mut contents = contents(plan, &files, cancel)?.into_iter();
 
@@ -51,7 +50,10 @@ pub(super) fn digest(plan: &Plan, cancel: &Cancel) -> Result<Digest, CopyError> 
                 field(&stat.st_rdev.to_le_bytes());
             }
             if fsys::kind(stat) == FileType::RegularFile {
-                field(contents.next().unwrap_or_default().as_slice());
+                match &item.hash {
+                    Some(hash) => field(hash),
+                    None => field(contents.next().unwrap_or_default().as_slice()),
+                }
             }
             for (key, value) in &item.xattrs {
                 field(key.as_bytes());
@@ -97,19 +99,17 @@ fn contents(plan: &Plan, files: &[(&Path, &Item)], cancel: &Cancel) -> Result<Ve
 fn hash(plan: &Plan, base: &Path, item: &Item, piece: &mut [u8], cancel: &Cancel) -> Result<Vec<u8>, CopyError> {
     cancel.check().map_err(|_| CopyError::Cancelled)?;
     let path = if item.rel.as_os_str().is_empty() { base.to_owned() } else { base.join(&item.rel) };
-    let file = fsys::open_in(plan.root.as_fd(), &path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+    let mut file = plan.root.file(&path)?;
     let size = usize::try_from(item.stat.st_size).unwrap_or(usize::MAX);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut total = 0;
     while total < size {
-        match rustix::io::read(&file, &mut *piece) {
-            Ok(0) => break,
-            Ok(n) => {
+        match file.read(&mut *piece)? {
+            0 => break,
+            n => {
                 hasher.update(&piece[..n]);
                 total += n;
             }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(std::io::Error::from(error).into()),
         }
         cancel.check().map_err(|_| CopyError::Cancelled)?;
     }

@@ -14,14 +14,17 @@ mod glob;
 mod select;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use portolan_types::Digest;
 
 use self::select::Source;
 
 use crate::cancel::Cancel;
+use crate::context::Context;
+use crate::fsys;
+use crate::tree::Tree;
 
 /// Which files of the source are hidden (`.dockerignore`, `--exclude`).
 #[derive(Clone, Copy)]
@@ -57,7 +60,7 @@ pub struct CopyOpts {
 /// What a `COPY` is to copy: resolved, not yet copied.
 #[derive(Debug)]
 pub struct Plan {
-    root: OwnedFd,
+    root: Tree,
     sources: Vec<Source>,
 }
 
@@ -79,7 +82,12 @@ pub enum CopyError {
 impl Plan {
     /// Find what `patterns` name under `source_root`.
     pub fn resolve(source_root: &Path, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
-        select::resolve(source_root, patterns, opts)
+        select::resolve(Tree::Disk(fsys::open_root(source_root)?), patterns, opts)
+    }
+
+    /// Find what `patterns` name in a context.
+    pub fn resolve_context(context: &Context, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
+        select::resolve(Tree::Packed(Arc::clone(context.tree())), patterns, opts)
     }
 
     /// A checksum of everything that will be copied: names, kinds, modes, owners, link

@@ -3,14 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 
 use super::glob::{Glob, has_wildcard};
 use super::{CopyError, Hidden, Plan, SelectOpts};
 use crate::fsys;
+use crate::tree::{Folder, Hash, Tree};
 
 /// Files one `COPY` may take.
 const ITEMS_MAX: usize = 10_000_000;
@@ -25,6 +25,8 @@ pub(super) struct Item {
     /// Of a symbolic link.
     pub link: OsString,
     pub xattrs: Vec<(OsString, Vec<u8>)>,
+    /// Of a file's contents, where the source knows it.
+    pub hash: Option<Hash>,
 }
 
 /// What one pattern, or one match of it, stands for.
@@ -41,16 +43,15 @@ pub(super) struct Source {
 }
 
 struct Selection<'a> {
-    root: BorrowedFd<'a>,
+    root: &'a Tree,
     hidden: Option<Hidden<'a>>,
     sources: Vec<Source>,
     count: usize,
 }
 
 /// Find what `patterns` name under `source_root`.
-pub(super) fn resolve(source_root: &Path, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
-    let root = fsys::open_root(source_root)?;
-    let mut selection = Selection { root: root.as_fd(), hidden: opts.hidden, sources: Vec::new(), count: 0 };
+pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
+    let mut selection = Selection { root: &root, hidden: opts.hidden, sources: Vec::new(), count: 0 };
     for pattern in patterns {
         let path = fsys::clean(Path::new(pattern));
         let parts: Vec<&str> = path.to_str().unwrap_or_default().split('/').filter(|part| !part.is_empty()).collect();
@@ -94,12 +95,12 @@ impl Selection<'_> {
             return self.glob(pattern, at.join(part), rest, found, depth + 1);
         }
         // Where a directory on the way is missing or none, nothing matches.
-        let dir = match fsys::dir_in(self.root, &at) {
+        let dir = match self.root.dir(&at) {
             Ok(dir) => dir,
             Err(error) if fsys::is_missing(&error) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let names = fsys::names(dir.as_fd())?;
+        let names = dir.names()?;
         let glob = Glob::parse(part).map_err(|_| CopyError::User(format!("syntax error in pattern {pattern}")))?;
         for name in names.iter().filter(|name| glob.matches(&name.to_string_lossy())) {
             self.glob(pattern, at.join(name), rest, found, depth + 1)?;
@@ -109,19 +110,19 @@ impl Selection<'_> {
 
     /// Take in the source at `path`. False when there is none.
     fn source(&mut self, path: &Path) -> Result<bool, CopyError> {
-        let real = fsys::resolve(self.root, path)?;
-        let parent = match fsys::dir_in(self.root, real.parent().unwrap_or(Path::new(""))) {
+        let real = self.root.resolve(path)?;
+        let parent = match self.root.dir(real.parent().unwrap_or(Path::new(""))) {
             Ok(parent) => parent,
             Err(error) if fsys::is_missing(&error) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let name = path.file_name().unwrap_or_default().to_owned();
         let stat = match real.file_name() {
-            Some(last) => match fsys::lstat_at(parent.as_fd(), last)? {
+            Some(last) => match parent.lstat(last)? {
                 Some(stat) => stat,
                 None => return Ok(false),
             },
-            None => rustix::fs::fstat(&parent).map_err(io::Error::from)?,
+            None => parent.stat()?,
         };
         let mut items = Vec::new();
         let dir = fsys::kind(&stat) == FileType::Directory;
@@ -130,8 +131,8 @@ impl Selection<'_> {
             if hidden && !self.hidden.is_some_and(|hidden| hidden.has_exceptions) {
                 return Ok(false);
             }
-            let fd = fsys::dir_in(self.root, &real)?;
-            self.walk(fd.as_fd(), &real, Path::new(""), &mut items, 0)?;
+            let at = self.root.dir(&real)?;
+            self.walk(&at, &real, Path::new(""), &mut items, 0)?;
             if hidden && items.is_empty() {
                 return Ok(false);
             }
@@ -139,7 +140,7 @@ impl Selection<'_> {
             if hidden {
                 return Ok(false);
             }
-            items.push(item(parent.as_fd(), real.file_name().unwrap_or_default(), PathBuf::new(), stat)?);
+            items.push(item(&parent, real.file_name().unwrap_or_default(), PathBuf::new(), stat)?);
         }
         self.sources.push(Source { path: real, name, dir, items });
         Ok(true)
@@ -147,7 +148,7 @@ impl Selection<'_> {
 
     fn walk(
         &mut self,
-        dir: BorrowedFd<'_>,
+        dir: &Folder<'_>,
         real: &Path,
         rel: &Path,
         items: &mut Vec<Item>,
@@ -156,8 +157,8 @@ impl Selection<'_> {
         if depth > fsys::DEPTH_MAX {
             return Err(CopyError::User(format!("the directories of /{} are too deep", real.display())));
         }
-        for name in fsys::names(dir)? {
-            let Some(stat) = fsys::lstat_at(dir, &name)? else { continue };
+        for name in dir.names()? {
+            let Some(stat) = dir.lstat(&name)? else { continue };
             let (real, rel) = (real.join(&name), rel.join(&name));
             let hidden = self.is_hidden(&real);
             if fsys::kind(&stat) == FileType::Directory {
@@ -166,8 +167,8 @@ impl Selection<'_> {
                 }
                 let own = items.len();
                 items.push(item(dir, &name, rel.clone(), stat)?);
-                let fd = open_dir(dir, &name)?;
-                self.walk(fd.as_fd(), &real, &rel, items, depth + 1)?;
+                let inner = dir.dir(&name)?;
+                self.walk(&inner, &real, &rel, items, depth + 1)?;
                 if hidden && items.len() == own + 1 {
                     items.pop();
                 }
@@ -187,18 +188,13 @@ impl Selection<'_> {
     }
 }
 
-pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
-}
-
-fn item(dir: BorrowedFd<'_>, name: &OsStr, rel: PathBuf, stat: Stat) -> io::Result<Item> {
-    let link = if fsys::kind(&stat) == FileType::Symlink { fsys::readlink_at(dir, name)? } else { OsString::new() };
-    let mut xattrs = fsys::xattrs(dir, name)?;
+fn item(dir: &Folder<'_>, name: &OsStr, rel: PathBuf, stat: Stat) -> io::Result<Item> {
+    let link = if fsys::kind(&stat) == FileType::Symlink { dir.readlink(name)? } else { OsString::new() };
+    let mut xattrs = dir.xattrs(name)?;
     xattrs.retain(|(key, _)| {
         use std::os::unix::ffi::OsStrExt;
         let key = key.as_bytes();
         key == b"security.capability" || (key.starts_with(b"user.") && crate::unpack::keep_xattr(key))
     });
-    Ok(Item { rel, stat, link, xattrs })
+    Ok(Item { rel, stat, link, xattrs, hash: dir.hash(name) })
 }

@@ -20,7 +20,7 @@ use crate::error::{BuildError, ErrorKind, Fault, Source, Span};
 use crate::graph::{Globals, Graph, Origin};
 use crate::instruct::{File, Instruction};
 use crate::ports::BaseImage;
-use crate::{BuildRequest, Engine, fsys, instruct, parse};
+use crate::{BuildContext, BuildRequest, Engine, fsys, instruct, parse};
 
 /// An ignore file's size.
 const IGNORE_BYTES_MAX: u64 = limits::DOCKERFILE_BYTES_MAX as u64;
@@ -420,8 +420,11 @@ impl<'a> Planner<'a> {
         let is_hidden = |path: &str| self.ignore.matches(path);
         let hidden = Hidden { is: &is_hidden, has_exceptions: self.ignore.has_exceptions() };
         let opts = SelectOpts { hidden: (!self.ignore.is_empty()).then_some(hidden) };
-        let read = Plan::resolve(&self.request.context, &copy.sources, &opts)
-            .and_then(|plan| plan.digest(self.cancel).map(|digest| (digest, plan)));
+        let plan = match &self.request.context {
+            BuildContext::Folder(folder) => Plan::resolve(folder, &copy.sources, &opts),
+            BuildContext::Packed(context) => Plan::resolve_context(context, &copy.sources, &opts),
+        };
+        let read = plan.and_then(|plan| plan.digest(self.cancel).map(|digest| (digest, plan)));
         read.map_err(|error| {
             let error = copy_error(self.source, span, error);
             let step = self.log.step(title);
@@ -471,11 +474,16 @@ fn read_ignore(request: &BuildRequest) -> Result<Ignore, BuildError> {
     if let Some(text) = &request.ignore {
         return parse(".dockerignore", text);
     }
-    let root = fsys::open_root(&request.context).map_err(|e| internal("open the build context", &e))?;
     for name in [format!("{}.dockerignore", request.dockerfile_name), ".dockerignore".to_owned()] {
-        use std::os::fd::AsFd;
-        let bytes = fsys::read_in(root.as_fd(), std::path::Path::new(&name), IGNORE_BYTES_MAX)
-            .map_err(|e| internal("read the ignore file", &e))?;
+        let path = std::path::Path::new(&name);
+        let bytes = match &request.context {
+            BuildContext::Folder(folder) => fsys::open_root(folder).and_then(|root| {
+                use std::os::fd::AsFd;
+                fsys::read_in(root.as_fd(), path, IGNORE_BYTES_MAX)
+            }),
+            BuildContext::Packed(context) => context.file(path, IGNORE_BYTES_MAX),
+        };
+        let bytes = bytes.map_err(|e| internal("read the ignore file", &e))?;
         if let Some(bytes) = bytes {
             return parse(&name, &String::from_utf8_lossy(&bytes));
         }

@@ -105,7 +105,7 @@ pub(crate) fn unpack(
 }
 
 /// Broken archives are the sender's fault, failing disks are not.
-fn refuse_invalid(error: io::Error) -> UnpackError {
+pub(crate) fn refuse_invalid(error: io::Error) -> UnpackError {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
             UnpackError::Refused(error.to_string())

@@ -1,10 +1,12 @@
 //! Build contexts from strangers.
 
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use portolan_builder::Cancel;
-use portolan_builder::context::{ContextError, ContextInfo, ContextLimits, unpack};
+use portolan_builder::context::{Context, ContextError, ContextInfo, ContextLimits};
+use portolan_builder::copy::{CopyOpts, Plan, SelectOpts};
 
 use crate::support::Tar;
 
@@ -14,8 +16,22 @@ fn gzip(tar: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-fn open(archive: &[u8], dest: &Path) -> Result<ContextInfo, ContextError> {
-    unpack(archive, dest, &ContextLimits::default(), &Cancel::new())
+fn read(archive: &[u8], limits: &ContextLimits) -> Result<Context, ContextError> {
+    Context::read(archive, tempfile::tempfile().unwrap(), limits, &Cancel::new())
+}
+
+fn open(archive: &[u8]) -> Result<Context, ContextError> {
+    read(archive, &ContextLimits::default())
+}
+
+fn plan(context: &Context, sources: &[&str]) -> Plan {
+    let sources: Vec<String> = sources.iter().map(|source| source.to_string()).collect();
+    Plan::resolve_context(context, &sources, &SelectOpts::default()).unwrap()
+}
+
+/// `COPY sources /` into a folder.
+fn copy(context: &Context, sources: &[&str], dest: &Path) {
+    plan(context, sources).apply(dest, "/", "/", &CopyOpts::default(), &Cancel::new()).unwrap();
 }
 
 #[test]
@@ -32,26 +48,26 @@ fn an_archive_as_az_sends_it() {
         .pax(&[("path", "später.txt".as_bytes())])
         .file("short", 0o644, b"umlaut")
         .done();
-    let info = open(&gzip(&tar), dir.path()).unwrap();
+    let context = open(&gzip(&tar)).unwrap();
+    let info = context.info();
+    copy(&context, &["."], dir.path());
     assert_eq!(info, ContextInfo { entries: 8, bytes: 13 });
-    use std::os::unix::fs::MetadataExt;
     let main = std::fs::metadata(dir.path().join("src/main.py")).unwrap();
     assert_eq!((main.mode() & 0o7777, main.uid(), main.mtime(), main.nlink()), (0o755, 0, 1_600_000_000, 2));
     assert_eq!(std::fs::read_link(dir.path().join("src/link")).unwrap(), Path::new("../no/parents/f"));
     assert_eq!(std::fs::read(dir.path().join("später.txt")).unwrap(), b"umlaut");
     // Plain and zstd as well.
     for archive in [tar.clone(), zstd::encode_all(&tar[..], 1).unwrap()] {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(open(&archive, dir.path()).unwrap(), info);
+        assert_eq!(open(&archive).unwrap().info(), info);
     }
 }
 
 #[test]
 fn hostile_archives_are_refused_in_one_sentence() {
     use tar::EntryType::{Block, Char, Link, Regular, Symlink};
-    let outer = tempfile::tempdir().unwrap();
-    std::fs::write(outer.path().join("victim"), "untouched").unwrap();
-    let absolute = format!("{}/victim", outer.path().display());
+    let absolute = "/victim".to_owned();
+    let long = vec![b'n'; 256];
+    let deep = "d/".repeat(1_100);
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("\"..\": ../victim", Tar::new().raw(Regular, b"../victim", b"", b"x").done()),
         ("\"..\": a/../../victim", Tar::new().raw(Regular, b"a/../../victim", b"", b"x").done()),
@@ -70,13 +86,13 @@ fn hostile_archives_are_refused_in_one_sentence() {
         ("not a tar archive", vec![b'x'; 2_000]),
         ("middle of an entry", Tar::new().file("f", 0o644, &[1; 5_000]).done()[..3_000].to_vec()),
         ("zero byte", Tar::new().pax(&[("path", b"a\0b")]).file("x", 0o644, b"").done()),
+        ("name that is too long", Tar::new().pax(&[("path", &long)]).file("x", 0o644, b"").done()),
+        ("path that is too long", Tar::new().pax(&[("path", deep.as_bytes())]).file("x", 0o644, b"").done()),
         ("bzip2 data is damaged", b"BZh91AY&SY".to_vec()),
         ("xz data is damaged", vec![0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4, 1, 2, 3, 4, 5]),
     ];
-    for (index, (reason, tar)) in cases.into_iter().enumerate() {
-        let dest = outer.path().join(index.to_string());
-        std::fs::create_dir(&dest).unwrap();
-        match open(&tar, &dest) {
+    for (reason, tar) in cases {
+        match open(&tar) {
             Err(ContextError::Refused(sentence)) => {
                 let reason = if reason == "zero byte" { "damaged PAX" } else { reason };
                 assert!(
@@ -87,28 +103,109 @@ fn hostile_archives_are_refused_in_one_sentence() {
             }
             other => panic!("{reason}: {other:?}"),
         }
-        assert_eq!(std::fs::read_to_string(outer.path().join("victim")).unwrap(), "untouched");
     }
-    // A link that is replaced, and then written through, stays a file of the context.
-    let dest = outer.path().join("replaced");
-    std::fs::create_dir(&dest).unwrap();
+}
+
+#[test]
+fn what_comes_later_in_an_archive_replaces_what_was_there() {
+    use tar::EntryType::{Directory, Regular, Symlink};
+    let text = |context: &Context, path: &str| {
+        context.file(Path::new(path), 1_000).unwrap().map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    // A link that is replaced stays a file of the context.
     let tar = Tar::new().file("a", 0o644, b"a").symlink("l", "a").raw(Regular, b"l", b"", b"new").done();
-    open(&tar, &dest).unwrap();
-    assert_eq!(
-        (std::fs::read(dest.join("a")).unwrap(), std::fs::read(dest.join("l")).unwrap()),
-        (b"a".to_vec(), b"new".to_vec())
-    );
+    let context = open(&tar).unwrap();
+    assert_eq!((text(&context, "a").unwrap(), text(&context, "l").unwrap()), ("a".into(), "new".into()));
+    // One of two names is replaced, the other keeps the contents.
+    let tar = Tar::new().file("a", 0o644, b"a").hard_link("h", "a").file("a", 0o644, b"b").done();
+    let context = open(&tar).unwrap();
+    assert_eq!((text(&context, "a").unwrap(), text(&context, "h").unwrap()), ("b".into(), "a".into()));
+    // A directory gives way with all that was in it, and what it hid does not come back.
+    let tar = Tar::new().file("d/x", 0o644, b"x").file("d", 0o644, b"file").done();
+    let context = open(&tar).unwrap();
+    assert_eq!((text(&context, "d/x"), text(&context, "d").unwrap()), (None, "file".into()));
+    let tar = Tar::new()
+        .file("d/e/x", 0o644, b"x")
+        .raw(Symlink, b"d", b"o", b"")
+        .raw(Directory, b"d", b"", b"")
+        .file("d/e/y", 0o644, b"y")
+        .done();
+    let context = open(&tar).unwrap();
+    assert_eq!((text(&context, "d/e/x"), text(&context, "d/e/y").unwrap()), (None, "y".into()));
+}
+
+#[test]
+fn links_are_followed_inside_a_context() {
+    let tar = Tar::new()
+        .file("real/deep/f", 0o644, b"f")
+        .symlink("dir", "real/deep")
+        .symlink("file", "dir/../deep/f")
+        .symlink("loop", "loop")
+        .symlink("dangling", "nowhere")
+        .done();
+    let mut context = open(&tar).unwrap();
+    let text = |path: &str| context.file(Path::new(path), 10).unwrap();
+    for path in ["real/deep/f", "dir/f", "file", "../dir/f", "/dir/f", "./dir/../../real/deep/f"] {
+        assert_eq!(text(path).as_deref(), Some(&b"f"[..]), "{path}");
+    }
+    for path in ["", "dir", "loop", "loop/f", "dangling", "real/deep/f/x", "none"] {
+        assert_eq!(text(path), None, "{path}");
+    }
+    assert_eq!(context.file(Path::new("file"), 0).unwrap(), None, "longer than asked for");
+    let dir = tempfile::tempdir().unwrap();
+    copy(&context, &["dir", "file", "r*/deep/*"], dir.path());
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["f", "file"]);
+    for missing in ["loop", "dangling", "none"] {
+        assert!(Plan::resolve_context(&context, &[missing.to_owned()], &SelectOpts::default()).is_err(), "{missing}");
+    }
+    assert!(!context.remove("real") && !context.remove("none"));
+    assert!(context.remove("file") && context.file(Path::new("file"), 10).unwrap().is_none());
+}
+
+/// The same files, packed and on disk, are copied alike and have one checksum: a step done
+/// from the one is a cache hit for the other.
+#[test]
+fn a_packed_context_is_like_the_folder_that_was_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let large: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
+    let tar = Tar::new()
+        .raw(tar::EntryType::Directory, b"src", b"", b"")
+        .file("src/large", 0o640, &large)
+        .file("src/empty", 0o4755, b"")
+        .hard_link("src/second", "src/large")
+        .symlink("src/link", "large")
+        .pax(&[("SCHILY.xattr.user.note", b"n")])
+        .file("src/noted", 0o600, b"noted")
+        .done();
+    let context = open(&tar).unwrap();
+    let (once, twice) = (dir.path().join("once"), dir.path().join("twice"));
+    std::fs::create_dir(&once).unwrap();
+    std::fs::create_dir(&twice).unwrap();
+    copy(&context, &["."], &once);
+    let folder = Plan::resolve(&once, &[".".to_owned()], &SelectOpts::default()).unwrap();
+    assert_eq!(folder.digest(&Cancel::new()).unwrap(), plan(&context, &["."]).digest(&Cancel::new()).unwrap());
+    folder.apply(&twice, "/", "/", &CopyOpts::default(), &Cancel::new()).unwrap();
+    let seen = |root: &PathBuf, path: &str| {
+        let path = root.join("src").join(path);
+        let stat = std::fs::symlink_metadata(&path).unwrap();
+        (stat.mode(), stat.mtime(), stat.nlink(), stat.size(), std::fs::read(path).unwrap())
+    };
+    for path in ["large", "empty", "second", "link", "noted"] {
+        assert!(seen(&once, path) == seen(&twice, path), "{path}");
+    }
+    assert!(std::fs::read(once.join("src/large")).unwrap() == large);
+    assert_eq!(std::fs::metadata(once.join("src")).unwrap().mtime(), 1_600_000_000);
+    assert_eq!(xattr::get(once.join("src/noted"), "user.note").unwrap().as_deref(), Some(&b"n"[..]));
 }
 
 #[test]
 fn bombs_and_broken_compression_are_refused() {
     let limits = ContextLimits { entries_max: 100, bytes_max: 1 << 20 };
-    let refused = |archive: &[u8]| {
-        let dir = tempfile::tempdir().unwrap();
-        match unpack(archive, dir.path(), &limits, &Cancel::new()) {
-            Err(ContextError::Refused(sentence)) => sentence,
-            other => panic!("{other:?}"),
-        }
+    let refused = |archive: &[u8]| match read(archive, &limits) {
+        Err(ContextError::Refused(sentence)) => sentence,
+        other => panic!("{other:?}"),
     };
     let zeros = gzip(&Tar::new().file("z", 0o644, &vec![0; 2 << 20]).done());
     assert!(zeros.len() < 50_000);
@@ -119,6 +216,8 @@ fn bombs_and_broken_compression_are_refused() {
     }
     assert!(refused(&many.done()).contains("more than 100 entries"));
     let good = gzip(&Tar::new().file("z", 0o644, &[1; 10_000]).done());
+    let deep = Tar::new().file(&"d/".repeat(90), 0o755, b"").file(&"e/".repeat(50), 0o755, b"").done();
+    assert!(refused(&deep).contains("more than"), "directories that the archive only implies count");
     refused(&good[..good.len() / 2]);
     let mut flipped = good.clone();
     let middle = flipped.len() / 2;
@@ -126,6 +225,6 @@ fn bombs_and_broken_compression_are_refused() {
     refused(&flipped);
     let cancel = Cancel::new();
     cancel.cancel();
-    let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(unpack(&good[..], dir.path(), &limits, &cancel), Err(ContextError::Cancelled)));
+    let file = tempfile::tempfile().unwrap();
+    assert!(matches!(Context::read(&good[..], file, &limits, &cancel), Err(ContextError::Cancelled)));
 }

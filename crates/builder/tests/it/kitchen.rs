@@ -135,7 +135,7 @@ impl Kitchen {
 
     pub(crate) fn request(&self, dockerfile: &str) -> BuildRequest {
         BuildRequest {
-            context: self.context(),
+            context: self.context().into(),
             dockerfile: dockerfile.as_bytes().to_vec(),
             dockerfile_name: "Dockerfile".into(),
             ignore: None,

@@ -1,11 +1,11 @@
 //! Building images: the engine's ports over the store, base images from this and other
 //! registries, and the [`Runner`](portolan_tasks::Runner) that carries out a run.
 //!
-//! The life of a build run ([`run`]): the context is unpacked into a folder of its own, the
+//! The life of a build run ([`run`]): the context is read into a file of its own, the
 //! engine builds on threads that may block, its layers and configuration go straight into
 //! the blob store, and at the end the repository is given them ([`Service::link_build_blobs`])
-//! and the manifest under every tag. There is no push. The folder goes when the run ends,
-//! however it ends, and what a killed server left is swept at the next start.
+//! and the manifest under every tag. There is no push. The file has no name: it goes
+//! when the run ends, however it ends.
 
 mod content;
 mod images;
@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 /// How builds are set up.
 #[derive(Clone, Debug)]
 pub struct BuildConfig {
-    /// A folder of the builds' own: snapshots, unpacked contexts.
+    /// A folder of the builds' own: snapshots, contexts.
     pub state_dir: PathBuf,
     /// Program and arguments of the process that a step runs in; `None` for this program's
     /// own `build-run`.

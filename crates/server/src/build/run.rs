@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use portolan_builder::context::{self, ContextError, ContextLimits};
+use portolan_builder::context::{Context, ContextError, ContextLimits};
 use portolan_builder::ports::BaseImage;
 use portolan_builder::render::Plain;
-use portolan_builder::{BuildRequest, Built, Cancel, Engine, ErrorKind};
+use portolan_builder::{BuildContext, BuildRequest, Built, Cancel, Engine, ErrorKind};
 use portolan_service::{Ctx, Kind, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
@@ -31,13 +31,6 @@ impl Runner for Builds {
             };
             let dir = self.runs_dir.join(format!("{}-{}", job.registry, job.id));
             let outcome = self.build(&job, &registry, &dir, &log, &cancel).await;
-            // However it ended. What is left is swept at the next start.
-            let gone = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-            if let Ok(Err(error)) = gone
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, run = %job.id, "remove a run's folder");
-            }
             match outcome {
                 Ok(images) => Outcome::Succeeded(images),
                 Err(_) if cancel.is_raised() => Outcome::Stopped,
@@ -81,9 +74,9 @@ impl Builds {
 
         log.note("Downloading source code...");
         let archive = self.archive(job).await?;
-        let unpacked = blocking({
+        let source = blocking({
             let (dir, stop, name) = (dir.to_owned(), stop.clone(), job.build.dockerfile.clone());
-            move || unpack(archive, &dir, &name, &stop)
+            move || read_context(archive, &dir, &name, &stop)
         })
         .await??;
         log.note("Finished downloading source code");
@@ -98,7 +91,7 @@ impl Builds {
             found: Mutex::default(),
         });
         let engine = self.engine.with_images(images.clone());
-        let request = request(job, unpacked);
+        let request = request(job, source);
         let built = blocking({
             let (log, stop) = (log.clone(), stop.clone());
             move || build(&engine, &request, &log, &stop)
@@ -174,43 +167,43 @@ impl Builds {
 }
 
 /// A context ready to build.
-struct Unpacked {
-    context: PathBuf,
+struct Source {
+    context: Context,
     dockerfile: Vec<u8>,
     dockerfile_name: String,
     ignore: Option<String>,
 }
 
-fn unpack(archive: Box<dyn Read + Send>, dir: &Path, name: &str, stop: &Cancel) -> Result<Unpacked, Trouble> {
+/// Read the packed context. What is in its files goes to a file at `path`, which has no name
+/// any more when this returns: it goes with the last who has it open.
+fn read_context(archive: Box<dyn Read + Send>, path: &Path, name: &str, stop: &Cancel) -> Result<Source, Trouble> {
     let server = |what: &str, e: std::io::Error| Trouble::Server(format!("{what}: {e}"));
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(server("clear the run's folder", e)),
-        _ => {}
-    }
-    let root = dir.join("context");
-    std::fs::create_dir_all(&root).map_err(|e| server("make the run's folder", e))?;
-    context::unpack(archive, &root, &ContextLimits::default(), stop).map_err(|e| match e {
-        ContextError::Refused(why) => Trouble::Order(format!("the build context was refused: {why}")),
+    let contents = File::options().read(true).write(true).create(true).truncate(true).open(path);
+    let contents = contents.map_err(|e| server("make a file for the build context", e))?;
+    std::fs::remove_file(path).map_err(|e| server("make a file for the build context", e))?;
+    let mut context = Context::read(archive, contents, &ContextLimits::default(), stop).map_err(|e| match e {
+        ContextError::Refused(why) => Trouble::Order(why),
         ContextError::Cancelled => Trouble::Stopped,
-        ContextError::Io(e) => server("unpack the build context", e),
+        ContextError::Io(e) => server("read the build context", e),
     })?;
-    let text = dockerfile(&root, name)?;
+    let text = dockerfile(&context, name)?;
     let (mut shown, mut ignore) = (name, None);
     if let Some(original) = client_copy(name) {
         // The client's extra copy is not part of what was to be built: left in place, it
         // would be in every `COPY . .`, under another name each time.
-        std::fs::remove_file(root.join(name)).map_err(|e| server("remove the copy of the Dockerfile", e))?;
+        context.remove(name);
         shown = original;
         // Our own client sends the ignore file it went by beside its copy: the copy lies at
         // the root, wherever the Dockerfile and its own ignore file came from.
         let beside = format!("{name}.dockerignore");
-        if root.join(&beside).symlink_metadata().is_ok() {
-            let patterns = dockerfile(&root, &beside)?;
-            std::fs::remove_file(root.join(&beside)).map_err(|e| server("remove the copy of the ignore file", e))?;
+        let limit = limits::DOCKERFILE_BYTES_MAX as u64;
+        let patterns = context.file(Path::new(&beside), limit).map_err(|e| server("read the ignore file", e))?;
+        if let Some(patterns) = patterns {
+            context.remove(&beside);
             ignore = Some(String::from_utf8_lossy(&patterns).into_owned());
         }
     }
-    Ok(Unpacked { context: root, dockerfile: text, dockerfile_name: shown.to_owned(), ignore })
+    Ok(Source { context, dockerfile: text, dockerfile_name: shown.to_owned(), ignore })
 }
 
 /// `Dockerfile` from `0123456789abcdef0123456789abcdef_Dockerfile`, the name under which
@@ -221,41 +214,38 @@ fn client_copy(name: &str) -> Option<&str> {
     (is_hex && !original.is_empty() && !original.contains('/')).then_some(original)
 }
 
-/// Read the Dockerfile, which must be in the context.
-fn dockerfile(root: &Path, name: &str) -> Result<Vec<u8>, Trouble> {
+/// The Dockerfile, which must be in the context.
+fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Trouble> {
     let shown = client_copy(name).unwrap_or(name);
-    let missing = || {
-        Trouble::Order(format!(
-            "{shown} was not found in the build context; hint: name it with -f, relative to the context's root"
-        ))
-    };
     let relative = Path::new(name.trim_start_matches("./"));
     let inside = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !inside {
         return Err(Trouble::Order(format!("the Dockerfile's path {shown} leads out of the build context")));
     }
     // A link in the context may point to another place in it, and nowhere else.
-    let unreadable = |e: std::io::Error| Trouble::Server(format!("read {shown}: {e}"));
-    let path = match root.join(relative).canonicalize() {
-        Ok(path) if path.starts_with(root.canonicalize().map_err(unreadable)?) && path.is_file() => path,
-        _ => return Err(missing()),
+    let read = |limit| {
+        let text = context.file(relative, limit);
+        text.map_err(|e| Trouble::Server(format!("read {shown}: {e}")))
     };
-    let mut text = Vec::new();
     let limit = limits::DOCKERFILE_BYTES_MAX as u64;
-    File::open(path).and_then(|f| f.take(limit + 1).read_to_end(&mut text)).map_err(unreadable)?;
-    if text.len() as u64 > limit {
-        return Err(Trouble::Order(format!("{shown} is larger than {limit} bytes")));
+    if let Some(text) = read(limit)? {
+        return Ok(text);
     }
-    Ok(text)
+    Err(Trouble::Order(match context.holds_file(relative) {
+        true => format!("{shown} is larger than {limit} bytes"),
+        false => {
+            format!("{shown} was not found in the build context; hint: name it with -f, relative to the context's root")
+        }
+    }))
 }
 
-fn request(job: &Job, unpacked: Unpacked) -> BuildRequest {
+fn request(job: &Job, source: Source) -> BuildRequest {
     let args = &job.build.args;
     BuildRequest {
-        context: unpacked.context,
-        dockerfile: unpacked.dockerfile,
-        dockerfile_name: unpacked.dockerfile_name,
-        ignore: unpacked.ignore,
+        context: BuildContext::Packed(source.context),
+        dockerfile: source.dockerfile,
+        dockerfile_name: source.dockerfile_name,
+        ignore: source.ignore,
         build_args: args.iter().map(|a| (a.name.clone(), a.value.expose().clone())).collect(),
         secret_args: args.iter().filter(|a| a.secret).map(|a| a.name.clone()).collect(),
         target: job.build.target.clone(),
@@ -388,23 +378,37 @@ mod tests {
         }
     }
 
+    fn context(pack: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Context {
+        let mut archive = tar::Builder::new(Vec::new());
+        pack(&mut archive);
+        let archive = archive.into_inner().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        Context::read(&archive[..], file, &ContextLimits::default(), &Cancel::new()).unwrap()
+    }
+
+    fn file(archive: &mut tar::Builder<Vec<u8>>, path: &str, text: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, text).unwrap();
+    }
+
     #[test]
     fn a_dockerfile_is_read_from_the_context_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("context");
-        std::fs::create_dir_all(root.join("sub")).unwrap();
-        std::fs::write(root.join("sub/Dockerfile"), "FROM scratch\n").unwrap();
-        std::fs::write(dir.path().join("outside"), "secret").unwrap();
-        std::os::unix::fs::symlink("../outside", root.join("escape")).unwrap();
-        std::os::unix::fs::symlink("sub/Dockerfile", root.join("link")).unwrap();
+        let context = context(|archive| {
+            file(archive, "sub/Dockerfile", b"FROM scratch\n");
+            file(archive, "big", &vec![b' '; limits::DOCKERFILE_BYTES_MAX + 1]);
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            archive.append_link(&mut header, "link", "sub/Dockerfile").unwrap();
+        });
         for good in ["sub/Dockerfile", "./sub/Dockerfile", "link"] {
-            assert_eq!(dockerfile(&root, good).ok().unwrap(), b"FROM scratch\n", "{good}");
+            assert_eq!(dockerfile(&context, good).ok().unwrap(), b"FROM scratch\n", "{good}");
         }
-        for bad in ["Dockerfile", "escape", "../outside", "/etc/passwd", "sub", "sub/../../outside"] {
-            let Err(Trouble::Order(why)) = dockerfile(&root, bad) else { panic!("{bad} was read") };
-            assert!(!why.contains("secret"));
+        for bad in ["Dockerfile", "../outside", "/etc/passwd", "sub", "sub/../../outside"] {
+            assert!(matches!(dockerfile(&context, bad), Err(Trouble::Order(_))), "{bad} was read");
         }
-        std::fs::write(root.join("big"), vec![b' '; limits::DOCKERFILE_BYTES_MAX + 1]).unwrap();
-        assert!(matches!(dockerfile(&root, "big"), Err(Trouble::Order(why)) if why.contains("larger")));
+        assert!(matches!(dockerfile(&context, "big"), Err(Trouble::Order(why)) if why.contains("larger")));
     }
 }
