@@ -1,4 +1,4 @@
-//! A folder into a tar.gz stream.
+//! A folder into a compressed tar stream.
 //!
 //! The same folder gives the same entries in the same order (by name, bytewise, a folder
 //! before what is in it), so that nothing depends on the order in which a disk lists
@@ -11,14 +11,22 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use portolan_types::ignore::Ignore;
 use portolan_types::limits;
+use zstd::stream::write::Encoder;
 
 use super::progress::Progress;
 use crate::error::{Failure, Result};
+
+/// What is read ahead of the compressor, in chunks.
+const QUEUE_CHUNKS: usize = 8;
+/// The size of a chunk.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// zstd's scale, the least: the server is near, and what is sent is unpacked at once. It is
+/// three times as fast as the least of gzip, and packs better.
+const LEVEL: i32 = 1;
 
 /// A folder that is going to be packed.
 #[derive(Debug)]
@@ -98,11 +106,32 @@ impl Pack {
         &self.dockerfile_path
     }
 
-    /// Write the archive.
+    /// Write the archive. Files are read on a thread of their own.
     pub(crate) fn write(&self, out: impl Write, progress: &Progress) -> Result<Packed> {
-        // The least compression: the server is near, and what is sent is unpacked at once.
-        let gzip = GzEncoder::new(out, Compression::new(1));
-        let mut archive = Archive { tar: tar::Builder::new(gzip), progress, packed: Packed::default() };
+        std::thread::scope(|scope| {
+            let (sender, chunks) = sync_channel::<Vec<u8>>(QUEUE_CHUNKS);
+            let reading = scope.spawn(move || self.read(Ahead { sender, pending: Vec::new() }, progress));
+            let compressed = (|| {
+                let mut zstd = Encoder::new(out, LEVEL)?;
+                // The server notices what was damaged on the way.
+                zstd.include_checksum(true)?;
+                for chunk in chunks {
+                    zstd.write_all(&chunk)?;
+                }
+                io::Result::Ok(zstd)
+            })();
+            // With the queue gone the reading thread has stopped.
+            let packed = reading.join().map_err(|_| Failure::new("packing the build context broke off"))?;
+            let zstd = compressed.map_err(cannot_write)?;
+            let packed = packed?;
+            zstd.finish().and_then(|mut out| out.flush()).map_err(cannot_write)?;
+            Ok(packed)
+        })
+    }
+
+    /// The archive, not compressed.
+    fn read(&self, out: Ahead, progress: &Progress) -> Result<Packed> {
+        let mut archive = Archive { tar: tar::Builder::new(out), progress, packed: Packed::default() };
         for (name, contents) in &self.extra {
             archive.contents(name, contents)?;
         }
@@ -111,8 +140,7 @@ impl Pack {
             archive.packed.within_limits()
         })?;
         let packed = archive.packed;
-        let finished = archive.tar.into_inner().and_then(GzEncoder::finish).and_then(|mut out| out.flush());
-        finished.map_err(cannot_write)?;
+        archive.tar.into_inner().and_then(|mut out| out.flush()).map_err(cannot_write)?;
         Ok(packed)
     }
 
@@ -178,14 +206,40 @@ impl Pack {
     }
 }
 
+/// Writes into the compressor's queue, a chunk at a time.
+struct Ahead {
+    sender: SyncSender<Vec<u8>>,
+    pending: Vec<u8>,
+}
+
+impl Write for Ahead {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(CHUNK_BYTES);
+        }
+        let take = bytes.len().min(CHUNK_BYTES - self.pending.len());
+        self.pending.extend_from_slice(&bytes[..take]);
+        if self.pending.len() == CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(take)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let chunk = std::mem::take(&mut self.pending);
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended");
+        if chunk.is_empty() { Ok(()) } else { self.sender.send(chunk).map_err(gone) }
+    }
+}
+
 /// An archive being written.
-struct Archive<'a, W: Write> {
-    tar: tar::Builder<GzEncoder<W>>,
+struct Archive<'a> {
+    tar: tar::Builder<Ahead>,
     progress: &'a Progress,
     packed: Packed,
 }
 
-impl<W: Write> Archive<'_, W> {
+impl Archive<'_> {
     /// A file that is not on disk.
     fn contents(&mut self, name: &str, contents: &[u8]) -> Result<()> {
         let mut header = tar::Header::new_gnu();

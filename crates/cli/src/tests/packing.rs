@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use expect_test::{Expect, expect};
-use flate2::read::GzDecoder;
 
 use crate::args::Global;
 use crate::context::Pack;
@@ -34,7 +33,7 @@ fn pack(root: &Path, dockerfile: Option<&str>) -> Vec<u8> {
 
 /// One line for each entry: kind, mode, path, and a link's target or a file's size.
 fn listing(packed: &[u8]) -> String {
-    let mut archive = tar::Archive::new(GzDecoder::new(packed));
+    let mut archive = tar::Archive::new(zstd::Decoder::new(packed).unwrap());
     let mut out = String::new();
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -185,7 +184,7 @@ fn modes_times_and_long_names_are_kept() {
     let script = dir.path().join("run.sh");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o751)).unwrap();
     let packed = pack(dir.path(), None);
-    let mut archive = tar::Archive::new(GzDecoder::new(packed.as_slice()));
+    let mut archive = tar::Archive::new(zstd::Decoder::new(packed.as_slice()).unwrap());
     let mut seen = 0;
     for entry in archive.entries().unwrap() {
         let entry = entry.unwrap();
