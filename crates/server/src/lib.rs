@@ -17,6 +17,7 @@ pub mod drain;
 mod files;
 pub mod http;
 mod listen;
+mod seal;
 pub mod server;
 pub mod settings;
 mod telemetry;

@@ -28,6 +28,7 @@ use crate::build::{BuildConfig, Builds};
 use crate::drain::{Drain, Phase};
 use crate::http::ops::Metrics;
 use crate::listen::{self, Listener};
+use crate::seal::RunSeal;
 use crate::settings::Settings;
 use crate::tls::Tls;
 use crate::{background, bootstrap, files};
@@ -100,8 +101,10 @@ impl Server {
             ..ServiceConfig::default()
         };
         let authority = Arc::new(Authority::new(master));
-        let tasks =
-            Tasks::open(meta.clone(), blobs.clone(), TasksConfig::default()).await.context("open the queue of runs")?;
+        let seal = Arc::new(RunSeal(authority.clone()));
+        let tasks = Tasks::open(meta.clone(), blobs.clone(), seal, TasksConfig::default())
+            .await
+            .context("open the queue of runs")?;
         let service =
             Arc::new(Service::open(meta, blobs, authority, config).await.context("open the registry's rules")?);
 

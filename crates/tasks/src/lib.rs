@@ -19,6 +19,7 @@ mod error;
 pub mod filter;
 mod log;
 mod model;
+mod order;
 mod queue;
 pub mod template;
 mod worker;
@@ -39,6 +40,7 @@ pub use log::{RunLog, log_key};
 pub use model::{
     BuildArg, BuildSpec, ImageName, Job, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
 };
+pub use order::Seal;
 pub use portolan_store::meta::run::RunFilter;
 pub use queue::LogState;
 
@@ -82,6 +84,7 @@ impl Default for TasksConfig {
 pub struct Tasks {
     meta: Meta,
     blobs: Arc<dyn Blobs>,
+    seal: Arc<dyn Seal>,
     config: TasksConfig,
     /// The name this process takes leases under.
     owner: String,

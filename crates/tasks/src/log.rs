@@ -77,9 +77,10 @@ impl RunLog {
         self.line(&format!("{} {text}", stamp(Timestamp::now())));
     }
 
-    /// Append the last words of the run; they are kept even when the log is full.
-    pub fn end(&self, text: &str) {
-        self.write(text, true);
+    /// Append the last words of the run; they are kept even when the log is full. False
+    /// when the store did not take them.
+    pub fn end(&self, text: &str) -> bool {
+        self.write(text, true)
     }
 
     /// `text` without what must not be seen.
@@ -92,7 +93,7 @@ impl RunLog {
         self.0.len.subscribe()
     }
 
-    fn write(&self, text: &str, last: bool) {
+    fn write(&self, text: &str, last: bool) -> bool {
         let inner = &*self.0;
         let mut bytes = Vec::with_capacity(text.len() + 2);
         for line in text.trim_end_matches(['\r', '\n']).split('\n') {
@@ -104,7 +105,7 @@ impl RunLog {
         let mut state = inner.state.lock();
         if !last {
             if state.full {
-                return;
+                return true;
             }
             if state.len + bytes.len() as u64 > inner.bytes_max {
                 state.full = true;
@@ -115,13 +116,16 @@ impl RunLog {
             Ok(len) => {
                 state.len = len;
                 inner.len.send_replace(len);
+                true
             }
             // The build is worth more than its log: a full disk ends it soon enough.
-            Err(error) if !state.broken => {
-                state.broken = true;
-                tracing::error!(%error, key = %inner.key, "append to a run's log");
+            Err(error) => {
+                if !state.broken {
+                    state.broken = true;
+                    tracing::error!(%error, key = %inner.key, "append to a run's log");
+                }
+                false
             }
-            Err(_) => {}
         }
     }
 
@@ -181,7 +185,7 @@ mod tests {
         let text = written(1000, &["hunter2", "hunter2-long", "two\nlines", ""], |log| {
             log.line("a hunter2-long b hunter2 c");
             log.line("two");
-            log.end("lines hunter2");
+            assert!(log.end("lines hunter2"));
         });
         assert_eq!(text, "a *** b *** c\r\n***\r\n*** ***\r\n");
     }
@@ -192,7 +196,7 @@ mod tests {
             log.line("0123456789");
             log.line(&"x".repeat(30));
             log.line("dropped");
-            log.end("Run ID: cb1 failed");
+            assert!(log.end("Run ID: cb1 failed"));
         });
         assert_eq!(
             text,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use portolan_types::{Digest, Platform, RegistryName, RepoName, RunId, Secret, Tag, Timestamp};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Where a run stands. The words are ACR's (`RunStatus` of the ARM API).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,21 +123,15 @@ impl FromStr for RunKind {
 }
 
 /// One build argument.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildArg {
     /// The ARG it sets.
     pub name: String,
-    /// Its value. It is written to the run's row while the run waits and goes, and taken
-    /// out when the run ends if `secret`.
-    #[serde(serialize_with = "exposed")]
+    /// Its value. The run's row keeps it sealed if `secret`, and no longer than until the
+    /// run ends.
     pub value: Secret<String>,
     /// Whether the value must not be seen: not in the log, not in an answer.
-    #[serde(default)]
     pub secret: bool,
-}
-
-fn exposed<S: Serializer>(value: &Secret<String>, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(value.expose())
 }
 
 /// A name an image is to get, without the registry.
@@ -156,7 +150,7 @@ impl fmt::Display for ImageName {
 }
 
 /// What to build: the Docker build of a quick build or of a task's step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildSpec {
     /// The names the image gets. Empty: build, store nothing.
     pub images: Vec<ImageName>,

@@ -7,13 +7,38 @@ use portolan_store::blob::ByteStream;
 use portolan_store::meta::run::{self, Ending, RunFilter, RunImage, RunRow};
 use portolan_store::meta::{Tx, object};
 use portolan_types::{RunId, Secret, Timestamp, limits};
+use tokio::time::Instant;
 
 use crate::context::context_key;
+use crate::order::SealedSpec;
 use crate::template::{self, RunVars};
-use crate::{BuildSpec, Error, Live, NewRun, OutputImage, Result, Run, RunLog, RunStatus, StopReason, Tasks, log_key};
+use crate::{
+    BuildSpec, Error, Live, NewRun, OutputImage, Result, Run, RunLog, RunStatus, Seal, StopReason, Tasks, log_key,
+};
 
 /// The longest error that is kept with a run; the log has it whole.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
+
+/// How soon ending a run is tried again when the store fails, in milliseconds; twice as
+/// long after each further try, up to the maximum.
+const END_RETRY_MILLIS: u64 = 250;
+const END_RETRY_MILLIS_MAX: u64 = 4_000;
+
+/// How a run ends.
+#[derive(Clone)]
+pub(crate) struct End {
+    pub(crate) status: RunStatus,
+    pub(crate) error: Option<String>,
+    pub(crate) images: Vec<OutputImage>,
+    pub(crate) now: Timestamp,
+}
+
+impl End {
+    /// An end without images.
+    pub(crate) fn new(status: RunStatus, error: Option<String>, now: Timestamp) -> End {
+        End { status, error, images: Vec::new(), now }
+    }
+}
 
 /// What there is of a run's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +56,7 @@ impl Tasks {
         check(&new)?;
         let registry = new.registry.id;
         let queue_max = self.config.queue_max;
+        let seal = self.seal.clone();
         let context = context_key(registry, &new.build.context)
             .ok_or_else(|| Error::invalid(format!("`{}` is not an uploaded build context", new.build.context)))?;
         let run = self
@@ -44,7 +70,7 @@ impl Tasks {
                     Some(_) => return Err(Error::invalid("the build context was not uploaded")),
                     None => return Err(Error::invalid("there is no such build context; it may have expired")),
                 }
-                let row = row(tx, new, context, now)?;
+                let row = row(tx, new, context, &*seal, now)?;
                 run::insert(tx, &row)?;
                 object::set_expires(tx, row.context.as_deref().unwrap_or_default(), None)?;
                 from_row(row, Vec::new())
@@ -103,7 +129,7 @@ impl Tasks {
         if row.status == RunStatus::Queued.as_str() {
             // Its log must exist and be whole, or those who follow it wait for ever. A
             // worker that takes the run in this moment finds the wish in its row.
-            self.end(row, None, RunStatus::Canceled, None, Vec::new(), now).await?;
+            self.end(row, None, End::new(RunStatus::Canceled, None, now), Duration::ZERO).await?;
         } else if let Some(live) = self.live(registry, id) {
             live.cancel.raise(StopReason::Canceled);
         }
@@ -124,7 +150,7 @@ impl Tasks {
     /// The same, but wait up to `wait` until the log is longer than `beyond` bytes or
     /// complete.
     pub async fn log_wait(&self, registry: i64, id: &RunId, beyond: u64, wait: Duration) -> Result<Option<LogState>> {
-        let deadline = tokio::time::Instant::now() + wait;
+        let deadline = Instant::now() + wait;
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
@@ -134,11 +160,11 @@ impl Tasks {
             }
             let state = self.log_state(registry, id).await?;
             let enough = state.is_some_and(|s| s.complete.is_some() || s.len > beyond);
-            if enough || tokio::time::Instant::now() >= deadline {
+            if enough || Instant::now() >= deadline {
                 return Ok(state);
             }
             // A worker in another process tells nobody here: look again after a second.
-            let again = deadline.min(tokio::time::Instant::now() + Duration::from_secs(1));
+            let again = deadline.min(Instant::now() + Duration::from_secs(1));
             tokio::select! {
                 _ = changes.changed() => {}
                 () = more(grown) => {}
@@ -168,39 +194,55 @@ impl Tasks {
     }
 
     /// End a run: its last words, then its row. With `owner`, only if that worker has it.
-    /// False when it had ended already.
-    pub(crate) async fn end(
-        &self,
-        row: RunRow,
-        owner: Option<&str>,
-        status: RunStatus,
-        error: Option<String>,
-        images: Vec<OutputImage>,
-        now: Timestamp,
-    ) -> Result<bool> {
-        let spec: Option<BuildSpec> = serde_json::from_str(&row.spec).ok();
-        let masked: Vec<Secret<String>> = spec.iter().flat_map(secrets).collect();
+    /// False when it had ended already. While the store fails (a full disk), it is tried
+    /// again until `patience` is over: the outcome is known here and nowhere else.
+    pub(crate) async fn end(&self, row: RunRow, owner: Option<&str>, end: End, patience: Duration) -> Result<bool> {
+        let spec: Option<SealedSpec> = serde_json::from_str(&row.spec).ok();
         let log = match self.live(row.registry, &row.id) {
             Some(live) => live.log,
-            None => self.log(row.registry, &row.id, &masked).await?,
+            None => {
+                let masked = spec.as_ref().map(|s| s.secrets(row.registry, &row.id, &*self.seal));
+                self.log(row.registry, &row.id, &masked.unwrap_or_default()).await?
+            }
         };
         // A step may have put a secret into its error.
-        let error = error.map(|e| shortened(log.masked(&e)));
-        let words = last_words(&row, status, error.as_deref(), now);
-        let written = tokio::task::spawn_blocking(move || log.end(&words)).await;
-        if let Err(cause) = written {
-            tracing::error!(%cause, run = %row.id, "write the last words of a run");
+        let end = End { error: end.error.map(|e| shortened(log.masked(&e))), ..end };
+        let words = last_words(&row, end.status, end.error.as_deref(), end.now);
+        let spec = spec.and_then(|s| serde_json::to_string(&s.without_secrets()).ok()).unwrap_or_default();
+        let deadline = Instant::now() + patience;
+        let mut wait = Duration::from_millis(END_RETRY_MILLIS);
+        let mut said = false;
+        loop {
+            let last = Instant::now() + wait > deadline;
+            said = said || say(&log, &words).await;
+            // A row that says "over" promises a whole log, as long as there is hope for one.
+            if said || last {
+                match self.finish(&row, owner, &end, &spec).await {
+                    Err(error) if !last => tracing::warn!(%error, run = %row.id, "end a run; it is tried again"),
+                    ended => {
+                        self.changed();
+                        return ended;
+                    }
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(END_RETRY_MILLIS_MAX));
         }
-        let spec = spec.map(without_secrets).and_then(|s| serde_json::to_string(&s).ok()).unwrap_or_default();
+    }
+
+    /// Write the end of a run into its row; false when it had ended already or is not
+    /// `owner`'s any more.
+    async fn finish(&self, row: &RunRow, owner: Option<&str>, end: &End, spec: &str) -> Result<bool> {
+        let (row, end, spec) = (row.clone(), end.clone(), spec.to_owned());
         let owner = owner.map(str::to_owned);
-        let keep = now.plus(Duration::from_secs(self.config.keep_secs));
-        let ended = self
-            .meta
+        let keep = end.now.plus(Duration::from_secs(self.config.keep_secs));
+        self.meta
             .write(move |tx| {
+                let now = end.now;
                 let images: Vec<RunImage> =
-                    images.into_iter().map(|i| RunImage { repo: i.repo, tag: i.tag, digest: i.digest }).collect();
-                let end =
-                    Ending { status: status.as_str(), error: error.as_deref(), spec: &spec, images: &images, now };
+                    end.images.into_iter().map(|i| RunImage { repo: i.repo, tag: i.tag, digest: i.digest }).collect();
+                let status = end.status.as_str();
+                let end = Ending { status, error: end.error.as_deref(), spec: &spec, images: &images, now };
                 let ended = run::finish(tx, row.registry, row.seq, owner.as_deref(), &end)?;
                 if ended {
                     let expires = (!row.archived).then_some(keep);
@@ -214,10 +256,17 @@ impl Tasks {
                 }
                 Ok::<_, Error>(ended)
             })
-            .await?;
-        self.changed();
-        Ok(ended)
+            .await
     }
+}
+
+/// Write the last words of a run; whether they are in the log.
+async fn say(log: &RunLog, words: &str) -> bool {
+    let (log, words) = (log.clone(), words.to_owned());
+    tokio::task::spawn_blocking(move || log.end(&words)).await.unwrap_or_else(|cause| {
+        tracing::error!(%cause, "write the last words of a run");
+        false
+    })
 }
 
 /// Make the row that remembers a run's log.
@@ -230,13 +279,6 @@ pub(crate) fn announce_log(tx: &mut dyn Tx, registry: i64, id: &RunId, now: Time
 /// Values that must not be seen.
 pub(crate) fn secrets(spec: &BuildSpec) -> Vec<Secret<String>> {
     spec.args.iter().filter(|arg| arg.secret).map(|arg| arg.value.clone()).collect()
-}
-
-fn without_secrets(mut spec: BuildSpec) -> BuildSpec {
-    for arg in spec.args.iter_mut().filter(|arg| arg.secret) {
-        arg.value = Secret::default();
-    }
-    spec
 }
 
 /// An error as it is kept and listed. It may quote a whole command, or a Dockerfile's line
@@ -300,13 +342,16 @@ fn check(new: &NewRun) -> Result<()> {
     Ok(())
 }
 
-fn row(tx: &mut dyn Tx, new: NewRun, context: String, now: Timestamp) -> Result<RunRow> {
+fn row(tx: &mut dyn Tx, new: NewRun, context: String, seal: &dyn Seal, now: Timestamp) -> Result<RunRow> {
     let seq = run::next_seq(tx, new.registry.id)?;
     let id = RunId::nth(seq);
     let vars = RunVars { id: &id, registry: &new.registry, platform: &new.platform, created: now };
     let images = template::image_names(&new.image_names, &vars).map_err(Error::invalid)?;
     let spec = BuildSpec { images, context: context.clone(), ..new.build };
-    let spec = serde_json::to_string(&spec)
+    let sealed = SealedSpec::seal(spec, new.registry.id, &id, seal).map_err(|source| {
+        Error::Store(portolan_store::Error::Io { what: "seal the build arguments of a run".into(), source })
+    })?;
+    let spec = serde_json::to_string(&sealed)
         .map_err(|e| Error::Store(portolan_store::Error::Corrupt(format!("a build order: {e}"))))?;
     Ok(RunRow {
         registry: new.registry.id,

@@ -13,13 +13,19 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::queue::{announce_log, secrets, status};
+use crate::order::SealedSpec;
+use crate::queue::{End, announce_log, secrets, status};
 use crate::{
-    BuildSpec, CancelFlag, Error, Job, Live, Outcome, Result, RunLog, RunStatus, Runner, StopReason, Tasks, TasksConfig,
+    BuildSpec, CancelFlag, Error, Job, Live, Outcome, Result, RunLog, RunStatus, Runner, Seal, StopReason, Tasks,
+    TasksConfig,
 };
 
 /// What a run says whose server stopped under it.
 const LOST: &str = "the server stopped during this run";
+/// What a run says whose secrets do not open.
+const SEALED: &str = "the secret build arguments of this run were sealed with another master key; order the run again";
+/// What a run says whose row nobody can read.
+const UNREADABLE: &str = "the server could not read the order";
 /// How often workers look for runs that another process queued.
 const LOOK_SECS: u64 = 2;
 /// How often the sweeper goes round.
@@ -30,11 +36,18 @@ const STOP_SECS_MAX: u64 = 30;
 const SWEEP_ITEMS_MAX: usize = 100;
 
 impl Tasks {
-    /// Open the runs of a store, and end or queue again those whose worker is gone.
-    pub async fn open(meta: Meta, blobs: Arc<dyn Blobs>, config: TasksConfig) -> Result<Arc<Tasks>> {
+    /// Open the runs of a store, and end or queue again those whose worker is gone. `seal`
+    /// hides the values of secret build arguments from the store.
+    pub async fn open(
+        meta: Meta,
+        blobs: Arc<dyn Blobs>,
+        seal: Arc<dyn Seal>,
+        config: TasksConfig,
+    ) -> Result<Arc<Tasks>> {
         let tasks = Tasks {
             meta,
             blobs,
+            seal,
             config,
             owner: Uuid::new_v4().to_string(),
             live: Mutex::default(),
@@ -123,7 +136,8 @@ impl Tasks {
                     false => (RunStatus::Error, Some(LOST.to_owned())),
                 };
                 let owner = row.lease_owner.clone();
-                count += usize::from(self.end(row, owner.as_deref(), status, error, Vec::new(), now).await?);
+                let end = End::new(status, error, now);
+                count += usize::from(self.end(row, owner.as_deref(), end, Duration::ZERO).await?);
             }
         }
         Ok(count)
@@ -157,12 +171,13 @@ impl Tasks {
 
     /// Carry out one run that this process has claimed, to its end.
     async fn carry_out(self: &Arc<Tasks>, row: RunRow, runner: &Arc<dyn Runner>) -> Result<()> {
-        let spec: BuildSpec = match serde_json::from_str(&row.spec) {
+        // For so long the lease may be ours without being renewed.
+        let patience = Duration::from_secs(self.config.lease_secs);
+        let spec = match self.order(&row) {
             Ok(spec) => spec,
-            Err(cause) => {
-                tracing::error!(%cause, run = %row.id, "read a run's order");
-                let error = Some("the server could not read the order".to_owned());
-                self.end(row, Some(&self.owner), RunStatus::Error, error, Vec::new(), Timestamp::now()).await?;
+            Err(why) => {
+                let end = End::new(RunStatus::Error, Some(why.to_owned()), Timestamp::now());
+                self.end(row, Some(&self.owner), end, patience).await?;
                 return Ok(());
             }
         };
@@ -192,8 +207,21 @@ impl Tasks {
             (Outcome::Stopped, None) => (RunStatus::Error, Some("the run stopped by itself".to_owned()), Vec::new()),
         };
         tracing::info!(run = %row.id, registry = row.registry, %status, "run ended");
-        self.end(row, Some(&self.owner), status, error, images, Timestamp::now()).await?;
+        let end = End { status, error, images, now: Timestamp::now() };
+        self.end(row, Some(&self.owner), end, patience).await?;
         Ok(())
+    }
+
+    /// What a run is to build, with its secrets; else why that cannot be told.
+    fn order(&self, row: &RunRow) -> Result<BuildSpec, &'static str> {
+        let spec: SealedSpec = serde_json::from_str(&row.spec).map_err(|cause| {
+            tracing::error!(%cause, run = %row.id, "read a run's order");
+            UNREADABLE
+        })?;
+        spec.open(row.registry, &row.id, &*self.seal).ok_or_else(|| {
+            tracing::error!(run = %row.id, "a run's secrets do not open with this master key");
+            SEALED
+        })
     }
 
     /// Let the runner work, renew the lease beside it, and raise the flag when time is up.

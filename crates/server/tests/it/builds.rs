@@ -261,6 +261,10 @@ async fn from_nothing_to_an_image_with_steps_stages_and_arguments() {
     assert_eq!(names, [("app", "cb2"), ("app", "latest"), ("team/app", "v1")]);
     assert!(images.iter().all(|i| i["registry"] == yard.login_server.as_str() && i["digest"] == images[0]["digest"]));
     assert!(!ended.run.to_string().contains("hunter2"));
+    for name in ["portolan.db", "portolan.db-wal"] {
+        let bytes = std::fs::read(yard.data.path().join(name)).unwrap();
+        assert!(!bytes.windows(7).any(|w| w == b"hunter2"), "{name}");
+    }
 
     let manifest = yard.manifest("team/app", "v1").await;
     let config = yard.blob("team/app", manifest["config"]["digest"].as_str().unwrap()).await;

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
 
 mod contexts;
+mod ends;
 mod runs;
+mod secrets;
 mod workers;
 
 use std::sync::Arc;
@@ -12,9 +14,9 @@ use futures_util::{TryStreamExt, stream};
 use portolan_store::blob::{Blobs, BoxFuture, ByteStream, FsBlobs};
 use portolan_store::meta::Meta;
 use portolan_tasks::{
-    BuildSpec, CancelFlag, Job, NewRun, Outcome, Run, RunKind, RunLog, RunRegistry, Runner, Tasks, TasksConfig,
+    BuildSpec, CancelFlag, Job, NewRun, Outcome, Run, RunKind, RunLog, RunRegistry, Runner, Seal, Tasks, TasksConfig,
 };
-use portolan_types::{RunId, Timestamp};
+use portolan_types::{Digest, RunId, Secret, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 /// `registry.id` of the registry that the tests use.
@@ -24,7 +26,7 @@ const REGISTRY: i64 = 7;
 struct Place {
     meta: Meta,
     blobs: Arc<dyn Blobs>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Place {
@@ -32,11 +34,44 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let meta = Meta::open_sqlite(&dir.path().join("portolan.db")).unwrap();
         let blobs: Arc<dyn Blobs> = Arc::new(FsBlobs::open(dir.path()).unwrap());
-        Place { meta, blobs, _dir: dir }
+        Place { meta, blobs, dir }
     }
 
     async fn tasks(&self, config: TasksConfig) -> Arc<Tasks> {
-        Tasks::open(self.meta.clone(), self.blobs.clone(), config).await.unwrap()
+        self.tasks_with(1, config).await
+    }
+
+    /// A server with another master key.
+    async fn tasks_with(&self, key: u8, config: TasksConfig) -> Arc<Tasks> {
+        Tasks::open(self.meta.clone(), self.blobs.clone(), Arc::new(Keyed(key)), config).await.unwrap()
+    }
+}
+
+/// Seals with a key of eight bits: enough to see what is kept where. The server's own is
+/// tested there.
+struct Keyed(u8);
+
+impl Keyed {
+    fn mixed(&self, label: &str, text: &[u8]) -> Vec<u8> {
+        let stream = Digest::of(format!("{}/{label}", self.0).as_bytes()).to_string();
+        text.iter().zip(stream.bytes().skip(8).cycle()).map(|(a, b)| a ^ b).collect()
+    }
+
+    fn tag(&self, label: &str, text: &[u8]) -> String {
+        Digest::of(&[&[self.0], label.as_bytes(), text].concat()).to_string()
+    }
+}
+
+impl Seal for Keyed {
+    fn seal(&self, label: &str, plain: &Secret<String>) -> std::io::Result<String> {
+        let plain = plain.expose().as_bytes();
+        Ok(format!("{} {:?}", self.tag(label, plain), self.mixed(label, plain)))
+    }
+
+    fn open(&self, label: &str, sealed: &str) -> Option<Secret<String>> {
+        let (tag, mixed) = sealed.split_once(' ')?;
+        let plain = self.mixed(label, &serde_json::from_str::<Vec<u8>>(mixed).ok()?);
+        (tag == self.tag(label, &plain)).then(|| Secret::new(String::from_utf8(plain).unwrap()))
     }
 }
 

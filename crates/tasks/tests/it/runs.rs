@@ -157,29 +157,6 @@ async fn cancelled_while_it_goes() {
 }
 
 #[tokio::test]
-async fn secrets_go_with_the_run() {
-    let place = Place::new();
-    let tasks = place.tasks(TasksConfig::default()).await;
-    let (runner, mut works) = handed();
-    tasks.start_workers(1, runner);
-    let mut new = order(&tasks, &[]).await;
-    let arg = |name: &str, value: &str, secret| BuildArg { name: name.into(), value: value.to_owned().into(), secret };
-    new.build.args = vec![arg("TOKEN", "hunter2", true), arg("MODE", "fast", false)];
-    let run = tasks.schedule(new, Timestamp::now()).await.unwrap();
-    assert!(!format!("{run:?}").contains("hunter2"));
-    let work = works.recv().await.unwrap();
-    assert_eq!(work.job.build.args[0].value.expose(), "hunter2");
-    work.log.line("token is hunter2, mode is fast");
-    work.done.send(Outcome::Failed("could not use hunter2".into())).unwrap();
-    let (run, text) = ended(&tasks, &run.id).await;
-    assert!(text.starts_with("token is ***, mode is fast\r\n") && !text.contains("hunter2"), "{text}");
-    let id = run.id.clone();
-    let row = place.meta.read(move |tx| run::get(tx, REGISTRY, &id)).await.unwrap().unwrap();
-    assert!(!row.spec.contains("hunter2") && row.spec.contains("fast"), "{}", row.spec);
-    assert!(!run.error.unwrap().contains("hunter2"));
-}
-
-#[tokio::test]
 async fn step_records_are_kept_by_their_last_use() {
     let place = Place::new();
     let keys: Vec<Digest> = (0..4u8).map(|n| Digest::of(&[n])).collect();

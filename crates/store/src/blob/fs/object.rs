@@ -117,7 +117,12 @@ impl Objects for FsBlobs {
         let mut file =
             in_folder(&path, || File::options().append(true).create(true).open(&path)).map_err(|e| taken(e, key))?;
         let io = |e| Error::io("write object", e);
-        file.write_all(bytes).map_err(io)?;
+        let before = file.metadata().map_err(io)?.len();
+        if let Err(cause) = file.write_all(bytes) {
+            // A full disk takes a part; whoever tries again must not find it.
+            let _ = file.set_len(before);
+            return Err(io(cause));
+        }
         file.metadata().map(|m| m.len()).map_err(io)
     }
 
