@@ -306,7 +306,6 @@ impl Copier<'_> {
         let to = self.make_dirs(dest)?;
         let rules = Rules {
             whiteouts: Whiteouts::Plain,
-            strict: false,
             make_parents: true,
             owner: self.opts.chown,
             entries_max: ARCHIVE_ENTRIES_MAX,

@@ -162,7 +162,6 @@ impl Store {
 fn layer_rules() -> Rules {
     Rules {
         whiteouts: Whiteouts::Mark,
-        strict: false,
         make_parents: false,
         owner: None,
         entries_max: LAYER_ENTRIES_MAX,

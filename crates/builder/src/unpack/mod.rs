@@ -1,7 +1,7 @@
-//! Archives onto disk: image layers, build contexts, the archives of `ADD`.
+//! Archives onto disk: image layers, the archives of `ADD`.
 //!
-//! One walk over the entries serves all three; [`Rules`] says how strict it is and what
-//! whiteouts mean. Every path is looked up inside the destination ([`crate::fsys`]); what an
+//! One walk over the entries serves both; [`Rules`] says what whiteouts mean and whose the
+//! files become. Every path is looked up inside the destination ([`crate::fsys`]); what an
 //! archive may do outside it is nothing.
 
 mod compression;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, XattrFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, XattrFlags, makedev};
 use rustix::io::Errno;
 
 pub(crate) use compression::decompress;
@@ -42,9 +42,6 @@ pub(crate) enum Whiteouts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub whiteouts: Whiteouts,
-    /// For an archive from a stranger: no `..`, no absolute path, no device, no link that
-    /// leads outside, no entry through a link. Owners and most attributes are dropped.
-    pub strict: bool,
     /// Whether a parent that the archive leaves out is made; else it is [`UnpackError::NeedsLowers`].
     pub make_parents: bool,
     /// Owner of everything, instead of what the archive says.
@@ -146,7 +143,7 @@ impl Unpacker<'_> {
                 self.rules.bytes_max
             )));
         }
-        let path = self.clean(&entry.path)?;
+        let path = clean(&entry.path)?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             return self.root_entry(entry);
         };
@@ -180,7 +177,7 @@ impl Unpacker<'_> {
             Kind::Dir => self.dir(parent, entry, path, name),
             Kind::HardLink => self.hard_link(parent, entry, name),
             Kind::Symlink => {
-                self.check_symlink(entry, path)?;
+                check_symlink(entry)?;
                 self.create(parent, name, || rustix::fs::symlinkat(&entry.link[..], parent, name))?;
                 self.metadata_at(parent, name, entry)
             }
@@ -191,12 +188,6 @@ impl Unpacker<'_> {
                 self.metadata_at(parent, name, entry)
             }
             Kind::CharDevice | Kind::BlockDevice => {
-                if self.rules.strict {
-                    return Err(UnpackError::Refused(format!(
-                        "the archive has a device, {}: devices are not allowed",
-                        show(&entry.path)
-                    )));
-                }
                 let kind =
                     if entry.kind == Kind::CharDevice { FileType::CharacterDevice } else { FileType::BlockDevice };
                 if kind == FileType::CharacterDevice && entry.device == (0, 0) {
@@ -214,56 +205,15 @@ impl Unpacker<'_> {
         }
     }
 
-    /// The path inside the destination, without `.` and doubled slashes.
-    fn clean(&self, path: &[u8]) -> Result<PathBuf, UnpackError> {
-        if path.contains(&0) {
-            return Err(UnpackError::Refused("the archive has a path with a zero byte".to_owned()));
-        }
-        let mut out = PathBuf::new();
-        for part in Path::new(OsStr::from_bytes(path)).components() {
-            match part {
-                Component::Normal(name) => out.push(name),
-                Component::ParentDir if self.rules.strict || !out.pop() => {
-                    return Err(UnpackError::Refused(format!("the archive has a path with \"..\": {}", show(path))));
-                }
-                _ => {}
-            }
-        }
-        // `/` alone is how some packers name the root itself.
-        if self.rules.strict && path.starts_with(b"/") && !out.as_os_str().is_empty() {
-            return Err(UnpackError::Refused(format!("the archive has an absolute path: {}", show(path))));
-        }
-        Ok(out)
-    }
-
-    fn lookup_dir(&self, path: &Path) -> io::Result<OwnedFd> {
-        if !self.rules.strict {
-            return fsys::dir_in(self.dest, path);
-        }
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        loop {
-            match rustix::fs::openat2(self.dest, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                other => return Ok(other?),
-            }
-        }
-    }
-
     fn parent(&mut self, path: &Path, entry: &Entry) -> Result<OwnedFd, UnpackError> {
         if let Some((cached, fd)) = self.parent.take()
             && cached == path
         {
             return Ok(fd);
         }
-        match self.lookup_dir(path) {
+        match fsys::dir_in(self.dest, path) {
             Ok(fd) => Ok(fd),
             Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::NOENT) if self.rules.make_parents && self.rules.strict => {
-                    // No link is followed on the way, so each part is made by itself.
-                    self.make_strict(path, entry)
-                }
                 Some(Errno::NOENT) if self.rules.make_parents => {
                     Ok(fsys::make_dirs(self.dest, path, self.rules.owner.unwrap_or((0, 0)), None)?)
                 }
@@ -272,10 +222,6 @@ impl Unpacker<'_> {
                 {
                     Err(UnpackError::NeedsLowers)
                 }
-                Some(Errno::LOOP | Errno::XDEV) if self.rules.strict => Err(UnpackError::Refused(format!(
-                    "the archive has a path that goes through a link: {}",
-                    show(&entry.path)
-                ))),
                 Some(Errno::NOTDIR | Errno::LOOP) => Err(UnpackError::Refused(format!(
                     "the archive has a path under something that is no directory: {}",
                     show(&entry.path)
@@ -283,29 +229,6 @@ impl Unpacker<'_> {
                 _ => Err(error.into()),
             },
         }
-    }
-
-    fn make_strict(&self, path: &Path, entry: &Entry) -> Result<OwnedFd, UnpackError> {
-        let mut at = self.lookup_dir(Path::new(""))?;
-        for part in path.components() {
-            let name = part.as_os_str();
-            match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            at = match rustix::fs::openat(&at, name, flags, Mode::empty()) {
-                Ok(next) => next,
-                Err(Errno::NOTDIR | Errno::LOOP) => {
-                    return Err(UnpackError::Refused(format!(
-                        "the archive has a path that goes through a link: {}",
-                        show(&entry.path)
-                    )));
-                }
-                Err(error) => return Err(io::Error::from(error).into()),
-            };
-        }
-        Ok(at)
     }
 
     /// Create with `make`; what is there already gives way.
@@ -353,7 +276,7 @@ impl Unpacker<'_> {
             rustix::fs::fchown(&fd, fsys::uid(uid), fsys::gid(gid)).map_err(io::Error::from)?;
         }
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(entry.mode)).map_err(io::Error::from)?;
-        for (key, value) in self.kept_xattrs(entry) {
+        for (key, value) in kept_xattrs(entry) {
             settle(rustix::fs::fsetxattr(&fd, key, value, XattrFlags::empty()))?;
         }
         rustix::fs::futimens(&fd, &fsys::mtime_only(entry.mtime)).map_err(io::Error::from)?;
@@ -382,7 +305,7 @@ impl Unpacker<'_> {
     }
 
     fn hard_link(&mut self, parent: BorrowedFd<'_>, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
-        let target = self.clean(&entry.link).map_err(|_| {
+        let target = clean(&entry.link).map_err(|_| {
             UnpackError::Refused(format!(
                 "the archive has a link that leads outside: {} to {}",
                 show(&entry.path),
@@ -400,7 +323,7 @@ impl Unpacker<'_> {
         let Some(target_name) = target.file_name() else {
             return Err(nothing());
         };
-        let dir = match self.lookup_dir(target.parent().unwrap_or(Path::new(""))) {
+        let dir = match fsys::dir_in(self.dest, target.parent().unwrap_or(Path::new(""))) {
             Ok(dir) => dir,
             Err(error) if fsys::is_missing(&error) => return Err(nothing()),
             Err(error) => return Err(error.into()),
@@ -417,33 +340,6 @@ impl Unpacker<'_> {
             _ => return Err(nothing()),
         }
         self.create(parent, name, || rustix::fs::linkat(&dir, target_name, parent, name, AtFlags::empty()))
-    }
-
-    fn check_symlink(&self, entry: &Entry, path: &Path) -> Result<(), UnpackError> {
-        if entry.link.is_empty() || entry.link.contains(&0) {
-            return Err(UnpackError::Refused(format!("the archive has a link to nothing: {}", show(&entry.path))));
-        }
-        if !self.rules.strict {
-            return Ok(());
-        }
-        let mut depth = path.components().count() as i64 - 1;
-        let outside = Path::new(OsStr::from_bytes(&entry.link)).components().any(|part| {
-            match part {
-                Component::RootDir | Component::Prefix(_) => depth = -1,
-                Component::ParentDir => depth -= 1,
-                Component::Normal(_) => depth += 1,
-                Component::CurDir => {}
-            }
-            depth < 0
-        });
-        if outside {
-            return Err(UnpackError::Refused(format!(
-                "the archive has a link that leads outside: {} to {}",
-                show(&entry.path),
-                show(&entry.link)
-            )));
-        }
-        Ok(())
     }
 
     fn whiteout(&mut self, parent: BorrowedFd<'_>, path: &Path, hidden: &[u8]) -> Result<(), UnpackError> {
@@ -507,7 +403,7 @@ impl Unpacker<'_> {
     }
 
     fn root_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
-        if self.rules.strict || entry.kind != Kind::Dir || self.rules.whiteouts == Whiteouts::Plain {
+        if entry.kind != Kind::Dir || self.rules.whiteouts == Whiteouts::Plain {
             return Ok(());
         }
         self.done.root = true;
@@ -516,7 +412,7 @@ impl Unpacker<'_> {
             rustix::fs::fchown(&root, fsys::uid(uid), fsys::gid(gid)).map_err(io::Error::from)?;
         }
         rustix::fs::fchmod(&root, Mode::from_raw_mode(entry.mode)).map_err(io::Error::from)?;
-        for (key, value) in self.kept_xattrs(entry) {
+        for (key, value) in kept_xattrs(entry) {
             settle(rustix::fs::fsetxattr(&root, key, value, XattrFlags::empty()))?;
         }
         self.dir_times.push((PathBuf::new(), entry.mtime));
@@ -534,7 +430,7 @@ impl Unpacker<'_> {
             rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
                 .map_err(io::Error::from)?;
         }
-        for (key, value) in self.kept_xattrs(entry) {
+        for (key, value) in kept_xattrs(entry) {
             settle(rustix::fs::lsetxattr(fsys::proc_path(parent, name), key, value, XattrFlags::empty()))?;
         }
         if entry.kind != Kind::Dir {
@@ -549,29 +445,49 @@ impl Unpacker<'_> {
         match self.rules.owner {
             Some((0, 0)) => None,
             Some(owner) => Some(owner),
-            None if self.rules.strict => None,
             None => Some((entry.uid, entry.gid)),
         }
-    }
-
-    fn kept_xattrs<'e>(&self, entry: &'e Entry) -> impl Iterator<Item = (&'e OsStr, &'e [u8])> + use<'e> {
-        let strict = self.rules.strict;
-        entry
-            .xattrs
-            .iter()
-            .filter(move |(key, _)| keep_xattr(key) && (!strict || key.starts_with(b"user.")))
-            .map(|(key, value)| (OsStr::from_bytes(key), &value[..]))
     }
 
     fn finish(self) -> Result<Unpacked, UnpackError> {
         for (path, mtime) in &self.dir_times {
             // A later entry may have replaced the directory.
-            if let Ok(dir) = self.lookup_dir(path) {
+            if let Ok(dir) = fsys::dir_in(self.dest, path) {
                 rustix::fs::futimens(&dir, &fsys::mtime_only(*mtime)).map_err(io::Error::from)?;
             }
         }
         Ok(self.done)
     }
+}
+
+/// The path inside the destination, without `.` and doubled slashes.
+fn clean(path: &[u8]) -> Result<PathBuf, UnpackError> {
+    if path.contains(&0) {
+        return Err(UnpackError::Refused("the archive has a path with a zero byte".to_owned()));
+    }
+    let mut out = PathBuf::new();
+    for part in Path::new(OsStr::from_bytes(path)).components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir if !out.pop() => {
+                return Err(UnpackError::Refused(format!("the archive has a path with \"..\": {}", show(path))));
+            }
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+fn check_symlink(entry: &Entry) -> Result<(), UnpackError> {
+    if entry.link.is_empty() || entry.link.contains(&0) {
+        return Err(UnpackError::Refused(format!("the archive has a link to nothing: {}", show(&entry.path))));
+    }
+    Ok(())
+}
+
+fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&OsStr, &[u8])> {
+    let kept = entry.xattrs.iter().filter(|(key, _)| keep_xattr(key));
+    kept.map(|(key, value)| (OsStr::from_bytes(key), &value[..]))
 }
 
 /// Whether an attribute is the file's own and not overlay's bookkeeping.
