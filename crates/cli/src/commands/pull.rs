@@ -72,8 +72,8 @@ pub(super) async fn run(ctx: &Context, args: PullArgs) -> Result<Output> {
         Which::Tag(tag) => Some(tag.to_string()),
         Which::Digest(_) => None,
     };
-    let root = pull.layout.in_oci_words(root, 0)?;
-    pull.layout.name(root.clone(), tag)?;
+    let laid_out = pull.layout.in_oci_words(root.clone(), 0)?;
+    pull.layout.name(laid_out.clone(), tag)?;
     let (blobs, bytes) = pull.progress.finish();
     ctx.talk.say(format_args!(
         "Pulled {}/{name} into {}: {blobs} blobs, {}",
@@ -84,7 +84,9 @@ pub(super) async fn run(ctx: &Context, args: PullArgs) -> Result<Output> {
     Ok(Output::value(object([
         ("digest", Value::from(root.digest.to_string())),
         ("directory", Value::from(args.to.display().to_string())),
-        ("mediaType", Value::from(root.media_type)),
+        // Another than the registry's where Docker's media types were put into OCI's words.
+        ("layoutDigest", Value::from(laid_out.digest.to_string())),
+        ("mediaType", Value::from(laid_out.media_type)),
     ])))
 }
 

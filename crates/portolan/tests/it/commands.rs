@@ -34,7 +34,7 @@ async fn build_list_pull_delete() {
     let pulled = cli.json(&format!("acr pull {}/echo:v1 --to layout", cli.login_server)).await;
     assert_eq!(pulled["digest"], digest.trim());
     let blob = |digest: &str| std::fs::read(cli.path().join("layout/blobs/sha256").join(&digest[7..])).unwrap();
-    let manifest: serde_json::Value = serde_json::from_slice(&blob(digest.trim())).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&blob(pulled["layoutDigest"].as_str().unwrap())).unwrap();
     let config: serde_json::Value =
         serde_json::from_slice(&blob(manifest["config"]["digest"].as_str().unwrap())).unwrap();
     assert_eq!(config["config"]["Labels"]["version"], "7");
