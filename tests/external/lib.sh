@@ -37,7 +37,8 @@ refuses() {
     shift 2
     if out=$("$@" 2>&1); then fail "$what" "succeeded: $*
 $out"; fi
-    if printf '%s' "$out" | grep -Eqi -- "$pattern"; then ok "$what"; else fail "$what" "no /$pattern/ in: $out"; fi
+    # No pipe: grep leaves at its first match, and under pipefail the broken pipe would count.
+    if grep -Eqi -- "$pattern" <<<"$out"; then ok "$what"; else fail "$what" "no /$pattern/ in: $out"; fi
 }
 
 # says DESCRIPTION PATTERN CMD…: the command succeeds and prints PATTERN.
@@ -46,7 +47,7 @@ says() {
     shift 2
     if ! out=$("$@" 2>&1); then fail "$what" "exit $?: $*
 $out"; fi
-    if printf '%s' "$out" | grep -Eq -- "$pattern"; then ok "$what"; else fail "$what" "no /$pattern/ in: $out"; fi
+    if grep -Eq -- "$pattern" <<<"$out"; then ok "$what"; else fail "$what" "no /$pattern/ in: $out"; fi
 }
 
 # equals DESCRIPTION EXPECTED ACTUAL
