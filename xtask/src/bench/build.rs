@@ -240,8 +240,9 @@ trait Engine {
     fn name(&self) -> &'static str;
     /// Forget every step done before, and what was pushed stays.
     fn forget(&mut self) -> Result<()>;
-    /// Build and store under `tag`; `cold` may not use the cache.
-    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<()>;
+    /// Build and store under `tag`; `cold` may not use the cache. Answers how long the build
+    /// alone took, before the push, where the two are apart.
+    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<Option<Duration>>;
     /// Milliseconds the server itself took for the last build, where that is known.
     fn server_ms(&self) -> Option<f64> {
         None
@@ -261,7 +262,7 @@ impl Engine for Ours<'_> {
         Ok(())
     }
 
-    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<()> {
+    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<Option<Duration>> {
         let image = format!("{}:{tag}", case.name);
         let dir = case.dir.to_string_lossy().into_owned();
         let mut args = vec!["acr", "build", "-r", "benchreg", "-t", &image];
@@ -270,7 +271,7 @@ impl Engine for Ours<'_> {
         }
         args.push(&dir);
         self.world.portolan(&args)?;
-        Ok(())
+        Ok(None)
     }
 
     fn server_ms(&self) -> Option<f64> {
@@ -305,15 +306,18 @@ impl Engine for Docker<'_> {
         succeed(self.0.docker().args(["builder", "prune", "-af"])).map(drop)
     }
 
-    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<()> {
+    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<Option<Duration>> {
         let image = format!("{}/{}:{tag}", self.0.registry, case.name);
         let mut command = self.0.docker();
         command.args(["build", "-q", "--network", "host", "-t", &image]);
         if cold {
             command.arg("--no-cache");
         }
+        let start = Instant::now();
         succeed(command.arg(&case.dir))?;
-        succeed(self.0.docker().args(["push", "-q", &image])).map(drop)
+        let built = start.elapsed();
+        succeed(self.0.docker().args(["push", "-q", &image]))?;
+        Ok(Some(built))
     }
 }
 
@@ -328,15 +332,18 @@ impl Engine for Buildah<'_> {
         Ok(())
     }
 
-    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<()> {
+    fn build(&mut self, case: &Case, tag: &str, cold: bool) -> Result<Option<Duration>> {
         let image = format!("{}/{}:{tag}", self.0.registry, case.name);
         let mut command = self.0.buildah();
         command.args(["bud", "-q", "--layers", "--network", "host", "--pull-never", "-t", &image]);
         if cold {
             command.arg("--no-cache");
         }
+        let start = Instant::now();
         succeed(command.arg(&case.dir))?;
-        succeed(self.0.buildah().args(["push", "-q", "--tls-verify=false", &image])).map(drop)
+        let built = start.elapsed();
+        succeed(self.0.buildah().args(["push", "-q", "--tls-verify=false", &image]))?;
+        Ok(Some(built))
     }
 }
 
@@ -344,6 +351,8 @@ struct Row {
     case: &'static str,
     engine: &'static str,
     cold_ms: f64,
+    /// The cold build without its push; `None` where there is no push.
+    cold_build_ms: Option<f64>,
     warm_ms: f64,
     touched_ms: f64,
     server_warm_ms: Option<f64>,
@@ -351,34 +360,38 @@ struct Row {
 
 impl Row {
     fn json(&self) -> serde_json::Value {
-        serde_json::json!({"case": self.case, "engine": self.engine, "cold_ms": self.cold_ms, "warm_ms": self.warm_ms,
+        serde_json::json!({"case": self.case, "engine": self.engine, "cold_ms": self.cold_ms, "cold_build_ms": self.cold_build_ms, "warm_ms": self.warm_ms,
             "touched_ms": self.touched_ms, "server_warm_ms": self.server_warm_ms})
     }
 }
 
 fn measure(engine: &mut dyn Engine, case: &Case, rounds: usize) -> Result<Row> {
     let (mut cold, mut warm, mut touched, mut server) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let timed = |engine: &mut dyn Engine, tag: &str, no_cache: bool| -> Result<f64> {
+    let mut built = Vec::new();
+    let timed = |engine: &mut dyn Engine, tag: &str, no_cache: bool| -> Result<(f64, Option<f64>)> {
         let start = Instant::now();
-        engine.build(case, tag, no_cache)?;
-        Ok(start.elapsed().as_secs_f64() * 1000.0)
+        let built = engine.build(case, tag, no_cache)?;
+        Ok((start.elapsed().as_secs_f64() * 1000.0, built.map(|b| b.as_secs_f64() * 1000.0)))
     };
     for round in 0..rounds {
         // A cold build makes other layers each time, so that its push has something to push.
         fs::write(&case.touch, format!("{} cold {round} {}\n", engine.name(), std::process::id()))?;
         engine.forget()?;
-        cold.push(timed(engine, "cold", true)?);
+        let (whole, alone) = timed(engine, "cold", true)?;
+        cold.push(whole);
+        built.extend(alone);
         // The first build with the cache on may only fill it.
         timed(engine, "fill", false)?;
-        warm.push(timed(engine, "warm", false)?);
+        warm.push(timed(engine, "warm", false)?.0);
         server.extend(engine.server_ms());
         fs::write(&case.touch, format!("{} touched {round} {}\n", engine.name(), std::process::id()))?;
-        touched.push(timed(engine, "touched", false)?);
+        touched.push(timed(engine, "touched", false)?.0);
     }
     Ok(Row {
         case: case.name,
         engine: engine.name(),
         cold_ms: median(&mut cold),
+        cold_build_ms: (!built.is_empty()).then(|| median(&mut built)),
         warm_ms: median(&mut warm),
         touched_ms: median(&mut touched),
         server_warm_ms: (!server.is_empty()).then(|| median(&mut server)),
@@ -391,12 +404,13 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn print_table(rows: &[Row], cases: &[Case]) {
-    println!("| case | engine | cold ms | warm ms | touched ms | warm, server only ms |");
-    println!("|---|---|---:|---:|---:|---:|");
+    println!("| case | engine | cold ms | cold, without the push ms | warm ms | touched ms | warm, server only ms |");
+    println!("|---|---|---:|---:|---:|---:|---:|");
     for row in rows {
-        let server = row.server_warm_ms.map_or_else(String::new, |ms| format!("{ms:.0}"));
+        let known = |ms: Option<f64>| ms.map_or_else(String::new, |ms| format!("{ms:.0}"));
+        let (server, alone) = (known(row.server_warm_ms), known(row.cold_build_ms));
         println!(
-            "| {} | {} | {:.0} | {:.0} | {:.0} | {server} |",
+            "| {} | {} | {:.0} | {alone} | {:.0} | {:.0} | {server} |",
             row.case, row.engine, row.cold_ms, row.warm_ms, row.touched_ms
         );
     }
