@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -47,6 +47,13 @@ pub trait Reader {
     /// A file with the blob's bytes, for backends that have one. Between this call and
     /// opening the file, `sync` may give the file its final place: on `NotFound`, ask again.
     fn local_path(&self, digest: &Digest) -> Option<PathBuf>;
+
+    /// A URL under which anybody can GET the blob for `lifetime`, from the storage itself;
+    /// `None` for backends that cannot sign one. The blob is not looked for.
+    fn signed_url(&self, digest: &Digest, lifetime: Duration) -> BoxFuture<'_, Result<Option<String>>> {
+        let _ = (digest, lifetime);
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// Bringing content in whole.

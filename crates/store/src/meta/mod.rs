@@ -64,6 +64,22 @@ pub trait Tx {
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64>;
     /// Run a query and hand each row to `each`.
     fn query(&mut self, sql: &str, params: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
+    /// Tell the other servers on this database something when, and only when, this
+    /// transaction commits: at most [`NOTICE_BYTES_MAX`] bytes, without a NUL. Does nothing
+    /// where there can be no other server. They hear it through [`Meta::notice`].
+    fn notify(&mut self, text: &str) -> Result<()>;
+}
+
+/// Bytes of one notice: what PostgreSQL's NOTIFY takes.
+pub const NOTICE_BYTES_MAX: usize = 7_999;
+
+/// What another server on the same database did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It committed a transaction that said this.
+    Told(String),
+    /// Notices may have been lost (the connection was): anything may have changed.
+    Missed,
 }
 
 /// The database. Cheap to clone; all clones are one store.
@@ -80,6 +96,18 @@ impl Meta {
     /// being restarted) and when a newer version wrote it.
     pub fn open_sqlite(path: &Path) -> Result<Meta> {
         Ok(Meta { engine: Arc::new(sqlite::Sqlite::open(path, schema::MIGRATIONS)?) })
+    }
+
+    /// Whether other servers may be at work on this database: then what is kept in memory
+    /// is out of date until [`Meta::notice`] says so.
+    pub fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The next thing that another server did. One task asks, again and again. Waits for
+    /// ever where there can be no other server.
+    pub async fn notice(&self) -> Notice {
+        std::future::pending().await
     }
 
     /// Run queries on one consistent snapshot. Writing through `f`'s transaction fails.

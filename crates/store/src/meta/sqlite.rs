@@ -375,6 +375,11 @@ impl Tx for SqliteTx<'_> {
         }
         Ok(())
     }
+
+    fn notify(&mut self, _: &str) -> Result<()> {
+        // One server has the file.
+        Ok(())
+    }
 }
 
 impl rusqlite::ToSql for Value<'_> {
