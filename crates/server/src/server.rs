@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use portolan_auth::Authority;
 use portolan_builder::StepLimits;
+use portolan_service::gc::Graces;
 use portolan_service::{Service, ServiceConfig};
 use portolan_store::blob::{Blobs, FsBlobs};
 use portolan_store::meta::Meta;
@@ -98,6 +99,7 @@ impl Server {
             other_authorities: other_authorities(&public, https, http),
             public_authority: public.clone(),
             uploads_max: usize::try_from(settings.uploads_max.0).unwrap_or(usize::MAX),
+            graces: graces(&settings),
             ..ServiceConfig::default()
         };
         let authority = Arc::new(Authority::new(master));
@@ -208,6 +210,16 @@ async fn lock(data: &Path) -> anyhow::Result<File> {
                 return Err(why).with_context(|| format!("lock the data folder {}", data.display()));
             }
         }
+    }
+}
+
+/// How long what may be garbage is left alone.
+pub(crate) fn graces(settings: &Settings) -> Graces {
+    Graces {
+        link: settings.gc_link_grace_secs.secs(),
+        unlink: settings.gc_unlink_grace_secs.secs(),
+        touch: settings.gc_touch_grace_secs.secs(),
+        upload_idle: settings.gc_upload_idle_secs.secs(),
     }
 }
 

@@ -560,6 +560,18 @@ settings! {
     "Storage" {
         /// How often unreferenced content is looked for, in seconds.
         gc_interval_secs: Positive = "60";
+        /// How long an uploaded or mounted blob waits for a manifest that needs it, in seconds: the longest that a
+        /// push may take between its first layer and its manifest.
+        gc_link_grace_secs: Positive = "86400";
+        /// How long a blob stays after the last manifest that needed it was deleted, in seconds.
+        gc_unlink_grace_secs: Positive = "600";
+        /// How long a blob stays after a push asked whether it is here, in seconds: such a push does not send it
+        /// again.
+        gc_touch_grace_secs: Positive = "3600";
+        /// How long an upload may go without a byte before it is forgotten, in seconds.
+        gc_upload_idle_secs: Positive = "86400";
+        /// Look for garbage, and say in the log and in `/metrics` what would go, but remove nothing.
+        gc_dry_run: bool = "false";
         /// Uploads open at the same time in one registry.
         uploads_max: Positive = "10000";
     }

@@ -16,7 +16,6 @@ use serde_json::json;
 
 use crate::cache::Evict;
 use crate::content::{DirectUpload, detached};
-use crate::gc::LINK_GRACE;
 use crate::registries::Registry;
 use crate::repos::disallowed;
 use crate::service::Service;
@@ -134,7 +133,7 @@ impl Service {
         // does not hold up others.
         let direct = DirectUpload::begin(&self.content);
         let (meta, blobs, content) = (self.meta.clone(), Arc::clone(&self.blobs), Arc::clone(&self.content));
-        let (change, name) = (self.change(ctx, registry), name.clone());
+        let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
         // All of it runs to the end: when the client goes away its body breaks off, and what
         // came of it is thrown away.
         detached(async move {
@@ -154,7 +153,7 @@ impl Service {
             };
             meta.write(move |tx| {
                 let repo = repo::ensure(tx, &change, &name)?;
-                Ok::<_, Error>(blob::link(tx, repo.id, &digest, size, change.now, LINK_GRACE)?)
+                Ok::<_, Error>(blob::link(tx, repo.id, &digest, size, change.now, grace)?)
             })
             .await?;
             drop((guard, direct));
@@ -194,7 +193,7 @@ impl Service {
         if from != *name && self.check(ctx, registry, &Target::Repo(from.clone()), Action::Pull).is_err() {
             return Ok(false);
         }
-        let (change, name) = (self.change(ctx, registry), name.clone());
+        let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
         self.commit((), move |tx, _| {
             let Some(source) = repo::find(tx, change.registry, &from)? else { return Ok(false) };
             let Some(size) = blob::size_in(tx, source.id, &digest)? else { return Ok(false) };
@@ -202,7 +201,7 @@ impl Service {
                 return Ok(false);
             }
             let repo = repo::ensure(tx, &change, &name)?;
-            blob::link(tx, repo.id, &digest, size, change.now, LINK_GRACE)?;
+            blob::link(tx, repo.id, &digest, size, change.now, grace)?;
             Ok(true)
         })
         .await
@@ -266,11 +265,11 @@ impl Service {
             let size = self.blobs.size(&digest).await?.ok_or_else(|| blob_unknown(&digest))?;
             sizes.push((digest, size));
         }
-        let (change, name) = (self.change(ctx, registry), name.clone());
+        let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
         self.commit(guards, move |tx, _| {
             let repo = repo::ensure(tx, &change, &name)?;
             for (digest, size) in sizes {
-                blob::link(tx, repo.id, &digest, size, change.now, LINK_GRACE)?;
+                blob::link(tx, repo.id, &digest, size, change.now, grace)?;
             }
             Ok(())
         })

@@ -48,6 +48,25 @@ pub const UNLINK_GRACE: Duration = Duration::from_secs(600);
 pub const TOUCH_GRACE: Duration = Duration::from_secs(3_600);
 /// How long an upload may go without a byte.
 pub const UPLOAD_IDLE: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long what may be garbage is left alone, as this server is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Graces {
+    /// See [`LINK_GRACE`].
+    pub link: Duration,
+    /// See [`UNLINK_GRACE`].
+    pub unlink: Duration,
+    /// See [`TOUCH_GRACE`].
+    pub touch: Duration,
+    /// See [`UPLOAD_IDLE`].
+    pub upload_idle: Duration,
+}
+
+impl Default for Graces {
+    fn default() -> Graces {
+        Graces { link: LINK_GRACE, unlink: UNLINK_GRACE, touch: TOUCH_GRACE, upload_idle: UPLOAD_IDLE }
+    }
+}
 /// Reviews, and idle uploads, of one round.
 pub const ROUND_ITEMS_MAX: usize = 10_000;
 /// Reviews at one time.
@@ -119,7 +138,8 @@ impl Service {
     async fn review_link(&self, repo: i64, digest: Digest, now: Timestamp) -> Result<bool> {
         let guard = self.content.locks.exclusive(&digest).await;
         let touched = self.content.caches.touched.get(&(repo, digest));
-        let spared_until = touched.map(|at| at.plus(TOUCH_GRACE)).filter(|until| *until > now);
+        let grace = self.config.graces.touch;
+        let spared_until = touched.map(|at| at.plus(grace)).filter(|until| *until > now);
         self.commit(guard, move |tx, evict| {
             let review = Review::Link { repo, digest };
             if let Some(until) = spared_until {
@@ -160,7 +180,9 @@ impl Service {
     }
 
     async fn expire_uploads(&self, now: Timestamp, collected: &mut Collected) -> Result<()> {
-        let before = Timestamp(now.0.saturating_sub(i64::try_from(UPLOAD_IDLE.as_micros()).unwrap_or(i64::MAX)));
+        let before = Timestamp(
+            now.0.saturating_sub(i64::try_from(self.config.graces.upload_idle.as_micros()).unwrap_or(i64::MAX)),
+        );
         let idle = self.meta.read(move |tx| upload::idle(tx, before, ROUND_ITEMS_MAX).map_err(Error::from)).await?;
         for (id, repo) in idle {
             collected.uploads += u64::from(self.forget_upload(id, Some(repo)).await?);

@@ -5,6 +5,7 @@
 //! memory when it was answered before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -249,7 +250,7 @@ impl Service {
             Reference::Digest(digest) => *digest,
         };
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Delete)?;
-        let (change, name) = (self.change(ctx, registry), name.clone());
+        let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.unlink);
         self.commit((), move |tx, evict| {
             let repo = visible(tx, change.registry, &name)?;
             if !repo.attributes.write {
@@ -260,8 +261,8 @@ impl Service {
                 Some(Some(lock)) => return Err(disallowed(&lock)),
                 Some(None) => {}
             }
-            remove_manifest(tx, &change, &repo, &digest, evict)?;
-            remove_referrers(tx, &change, &repo, digest, evict)?;
+            remove_manifest(tx, &change, &repo, &digest, grace, evict)?;
+            remove_referrers(tx, &change, &repo, digest, grace, evict)?;
             note_if_empty(tx, &change, &repo, evict)
         })
         .await
@@ -466,6 +467,7 @@ fn remove_referrers(
     change: &Change,
     repo: &Repo,
     subject: Digest,
+    grace: Duration,
     evict: &mut Vec<Evict>,
 ) -> Result<()> {
     let mut subjects = vec![subject];
@@ -477,7 +479,7 @@ fn remove_referrers(
             after = Some(last.digest);
             for info in &page {
                 if lock_on(tx, repo.id, &info.digest)? == Some(None) {
-                    remove_manifest(tx, change, repo, &info.digest, evict)?;
+                    remove_manifest(tx, change, repo, &info.digest, grace, evict)?;
                     subjects.push(info.digest);
                 }
             }

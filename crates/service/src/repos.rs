@@ -1,6 +1,7 @@
 //! Repositories: looking one up, its attributes, deleting it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_auth::access::{Action, Target};
 use portolan_store::meta::event::{self, Change, EventKind, Subject};
@@ -11,7 +12,6 @@ use portolan_types::{Digest, RepoName, Tag, Timestamp};
 use serde_json::json;
 
 use crate::cache::{CachedRepo, Evict};
-use crate::gc::UNLINK_GRACE;
 use crate::registries::Registry;
 use crate::service::Service;
 use crate::{Ctx, Error, Kind, Result};
@@ -165,7 +165,7 @@ impl Service {
     /// manifest or tag in it, is locked.
     pub async fn delete_repository(&self, ctx: &Ctx, registry: &Arc<Registry>, name: &RepoName) -> Result<DeletedRepo> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Delete)?;
-        let (change, name) = (self.change(ctx, registry), name.clone());
+        let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.unlink);
         self.commit((), move |tx, evict| {
             let repo = visible(tx, change.registry, &name)?;
             if !repo.attributes.deletable() {
@@ -180,7 +180,7 @@ impl Service {
                 {
                     return Err(disallowed(&format!("tag {} in it is locked", locked.name)));
                 }
-                let gone = remove_manifest(tx, &change, &repo, &digest, evict)?;
+                let gone = remove_manifest(tx, &change, &repo, &digest, grace, evict)?;
                 deleted.manifests.push(digest);
                 deleted.tags.extend(gone);
             }
@@ -210,13 +210,14 @@ fn detail(tx: &mut dyn Tx, registry: i64, name: &RepoName) -> Result<RepoDetail>
     })
 }
 
-/// Delete a manifest with its tags, log it and have its blobs reviewed; the tags that went.
+/// Delete a manifest with its tags, log it and have its blobs reviewed after `grace`; the tags that went.
 /// The caller has looked at the locks.
 pub(crate) fn remove_manifest(
     tx: &mut dyn Tx,
     change: &Change,
     repo: &Repo,
     digest: &Digest,
+    grace: Duration,
     evict: &mut Vec<Evict>,
 ) -> Result<Vec<Tag>> {
     let info = manifest::info(tx, repo.id, digest)?;
@@ -235,7 +236,7 @@ pub(crate) fn remove_manifest(
     event::append(tx, change, &repo.name, EventKind::ManifestDeleted, about)?;
     evict.push(Evict::Manifest(repo.id, *digest));
     for blob in gone.blobs {
-        gc::enqueue(tx, Review::Link { repo: repo.id, digest: blob }, change.now.plus(UNLINK_GRACE))?;
+        gc::enqueue(tx, Review::Link { repo: repo.id, digest: blob }, change.now.plus(grace))?;
     }
     Ok(gone.tags)
 }

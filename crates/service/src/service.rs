@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::Result;
 use crate::content::Content;
+use crate::gc::Graces;
 use crate::snapshot::Snapshot;
 
 /// All rules of the registry. One per server; share it in an `Arc`.
@@ -45,6 +46,8 @@ pub struct ServiceConfig {
     pub other_authorities: Vec<String>,
     /// Uploads that may be open at one time in one registry.
     pub uploads_max: usize,
+    /// How long what may be garbage is left alone.
+    pub graces: Graces,
     /// How long a directory token lasts.
     pub directory_token_lifetime: Duration,
     /// How long a registry refresh token lasts (ACR: three hours).
@@ -61,6 +64,7 @@ impl Default for ServiceConfig {
             public_authority: "localhost:8443".to_owned(),
             other_authorities: Vec::new(),
             uploads_max: 10_000,
+            graces: Graces::default(),
             directory_token_lifetime: Duration::from_secs(3_600),
             refresh_token_lifetime: Duration::from_secs(3 * 3_600),
             access_token_lifetime: Duration::from_secs(75 * 60),

@@ -16,7 +16,6 @@ use portolan_store::meta::{blob, repo};
 use portolan_types::{Digest, RepoName, UploadId, limits};
 
 use crate::content::{detached, owner};
-use crate::gc::LINK_GRACE;
 use crate::registries::Registry;
 use crate::service::Service;
 use crate::{Ctx, Error, Kind, Result};
@@ -126,6 +125,7 @@ impl Service {
         let found = self.find_upload(ctx, registry, name, id).await?;
         let guard = self.content.locks.shared(&digest).await;
         let (meta, blobs, now) = (self.meta.clone(), Arc::clone(&self.blobs), ctx.now);
+        let grace = self.config.graces.link;
         detached(async move {
             let size = match blobs.finish(id, &digest).await {
                 Ok(size) => size,
@@ -137,7 +137,7 @@ impl Service {
                 Err(e) => return Err(upload_error(e, id)),
             };
             meta.write(move |tx| {
-                blob::link(tx, found.repo, &digest, size, now, LINK_GRACE)?;
+                blob::link(tx, found.repo, &digest, size, now, grace)?;
                 upload::delete(tx, id)?;
                 Ok::<_, Error>(())
             })
