@@ -141,18 +141,67 @@ pub enum InvalidManifest {
     TooManyReferences,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct RawManifest {
     schema_version: Option<u32>,
     media_type: Option<String>,
     config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    blobs: Option<Vec<Descriptor>>,
+    layers: List,
+    manifests: List,
+    blobs: List,
     subject: Option<Descriptor>,
     artifact_type: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
+}
+
+/// A list of a document: absent, or there. Go writes a list of nothing as `null`, and tools
+/// push that; it is a list all the same.
+#[derive(Clone, Default)]
+struct List(Option<Vec<Descriptor>>);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<List, D::Error> {
+        Ok(List(Some(Option::<Vec<Descriptor>>::deserialize(d)?.unwrap_or_default())))
+    }
+}
+
+/// What the registry looks at in a document of a type it does not know.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ForeignManifest {
+    media_type: Option<serde_json::Value>,
+    subject: Option<serde_json::Value>,
+    artifact_type: Option<serde_json::Value>,
+    annotations: Option<serde_json::Value>,
+}
+
+impl From<ForeignManifest> for RawManifest {
+    /// Members of other shapes than ours mean something else there, and are left alone.
+    fn from(foreign: ForeignManifest) -> RawManifest {
+        fn read<T: serde::de::DeserializeOwned>(value: Option<serde_json::Value>) -> Option<T> {
+            serde_json::from_value(value?).ok()
+        }
+        RawManifest {
+            media_type: read(foreign.media_type),
+            subject: read(foreign.subject),
+            artifact_type: read(foreign.artifact_type),
+            annotations: read(foreign.annotations),
+            ..RawManifest::default()
+        }
+    }
+}
+
+/// Whether documents of this type have the shapes that this module knows.
+fn is_known(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        media_type::OCI_MANIFEST
+            | media_type::OCI_INDEX
+            | media_type::DOCKER_MANIFEST
+            | media_type::DOCKER_LIST
+            | media_type::OCI_ARTIFACT
+    )
 }
 
 impl ManifestView {
@@ -166,8 +215,14 @@ impl ManifestView {
         if matches!(outside, Some(media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED)) {
             return Err(InvalidManifest::Schema1);
         }
-        let raw: RawManifest = serde_json::from_slice(bytes).map_err(|e| InvalidManifest::Malformed(e.to_string()))?;
-        if raw.schema_version == Some(1) && raw.config.is_none() && raw.manifests.is_none() {
+        let unreadable = |e: serde_json::Error| InvalidManifest::Malformed(e.to_string());
+        let raw: RawManifest = match outside {
+            Some(outside) if outside != "application/json" && !is_known(outside) => {
+                serde_json::from_slice::<ForeignManifest>(bytes).map_err(unreadable)?.into()
+            }
+            _ => serde_json::from_slice(bytes).map_err(unreadable)?,
+        };
+        if raw.schema_version == Some(1) && raw.config.is_none() && raw.manifests.0.is_none() {
             return Err(InvalidManifest::Schema1);
         }
         if let (Some(inside), Some(outside)) = (raw.media_type.as_deref(), outside)
@@ -179,7 +234,7 @@ impl ManifestView {
         let media_type = match (outside, raw.media_type.as_deref()) {
             (Some("application/json") | None, Some(inside)) => inside.to_owned(),
             (Some(outside), _) => outside.to_owned(),
-            (None, None) if raw.manifests.is_some() => media_type::OCI_INDEX.to_owned(),
+            (None, None) if raw.manifests.0.is_some() => media_type::OCI_INDEX.to_owned(),
             (None, None) => media_type::OCI_MANIFEST.to_owned(),
         };
         let malformed = |why: &str| InvalidManifest::Malformed(why.to_owned());
@@ -190,25 +245,25 @@ impl ManifestView {
         let kind = match media_type.as_str() {
             media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
                 version2(&raw)?;
-                if raw.manifests.is_some() {
+                if raw.manifests.0.is_some() {
                     return Err(malformed("an image manifest cannot have `manifests`"));
                 }
                 ManifestKind::Image {
                     config: Some(raw.config.clone().ok_or_else(|| malformed("`config` is missing"))?),
-                    layers: raw.layers.clone().ok_or_else(|| malformed("`layers` is missing"))?,
+                    layers: raw.layers.0.clone().ok_or_else(|| malformed("`layers` is missing"))?,
                 }
             }
             media_type::OCI_INDEX | media_type::DOCKER_LIST => {
                 version2(&raw)?;
-                if raw.config.is_some() || raw.layers.is_some() {
+                if raw.config.is_some() || raw.layers.0.is_some() {
                     return Err(malformed("an index cannot have `config` or `layers`"));
                 }
                 ManifestKind::Index {
-                    manifests: raw.manifests.clone().ok_or_else(|| malformed("`manifests` is missing"))?,
+                    manifests: raw.manifests.0.clone().ok_or_else(|| malformed("`manifests` is missing"))?,
                 }
             }
             media_type::OCI_ARTIFACT => {
-                ManifestKind::Image { config: None, layers: raw.blobs.clone().unwrap_or_default() }
+                ManifestKind::Image { config: None, layers: raw.blobs.0.clone().unwrap_or_default() }
             }
             _ => ManifestKind::Unknown,
         };
@@ -220,7 +275,8 @@ impl ManifestView {
         if references > limits::MANIFEST_REFERENCES_MAX {
             return Err(InvalidManifest::TooManyReferences);
         }
-        let artifact_type = raw.artifact_type.or_else(|| match &kind {
+        // Empty is as good as missing (distribution-spec, "Listing Referrers").
+        let artifact_type = raw.artifact_type.filter(|t| !t.is_empty()).or_else(|| match &kind {
             ManifestKind::Image { config: Some(config), .. } => Some(config.media_type.clone()),
             _ => None,
         });
@@ -433,8 +489,35 @@ mod tests {
 
     #[test]
     fn unknown_types_are_kept() {
-        let view = parse(serde_json::json!({"hello": 1}), Some("application/vnd.example+json")).unwrap();
+        let theirs = serde_json::json!({"layers": 1, "config": "x", "schemaVersion": "9", "annotations": [],
+            "subject": descriptor(media_type::OCI_MANIFEST), "artifactType": "application/vnd.example.thing"});
+        let view = parse(theirs, Some("application/vnd.example+json")).unwrap();
         assert!(matches!(view.kind, ManifestKind::Unknown));
-        assert_eq!(view.blobs().count(), 0);
+        assert_eq!((view.blobs().count(), view.annotations.len()), (0, 0));
+        assert_eq!(view.subject.unwrap().digest, Digest::of(b"x"), "what has our shape is read");
+        assert_eq!(view.artifact_type.as_deref(), Some("application/vnd.example.thing"));
+        let other = serde_json::json!({"mediaType": "application/vnd.other+json"});
+        assert!(matches!(parse(other, Some("application/vnd.example+json")), Err(InvalidManifest::TypeMismatch { .. })));
+        assert!(ManifestView::parse(b"not json", Some("application/vnd.example+json")).is_err());
+    }
+
+    #[test]
+    fn lists_that_are_null_are_empty() {
+        let image = serde_json::json!({"schemaVersion": 2, "config": descriptor(media_type::OCI_CONFIG), "layers": null});
+        assert_eq!(parse(image, Some(media_type::OCI_MANIFEST)).unwrap().blobs().count(), 1);
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": null});
+        assert!(parse(index, Some(media_type::OCI_INDEX)).unwrap().manifests().is_empty());
+        let neither = serde_json::json!({"schemaVersion": 2, "config": descriptor(media_type::OCI_CONFIG)});
+        assert!(parse(neither, Some(media_type::OCI_MANIFEST)).is_err());
+    }
+
+    #[test]
+    fn an_artifact_type_that_is_empty_is_missing() {
+        let image = serde_json::json!({"schemaVersion": 2, "config": descriptor("application/vnd.example.config"),
+            "layers": [], "artifactType": ""});
+        let of_image = parse(image, Some(media_type::OCI_MANIFEST)).unwrap().artifact_type;
+        assert_eq!(of_image.as_deref(), Some("application/vnd.example.config"));
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [], "artifactType": ""});
+        assert_eq!(parse(index, Some(media_type::OCI_INDEX)).unwrap().artifact_type, None);
     }
 }
