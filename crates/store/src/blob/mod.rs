@@ -44,6 +44,14 @@ pub trait Reader {
     /// when it is not here.
     fn read(&self, digest: &Digest, range: Range<u64>) -> BoxFuture<'_, Result<ByteStream>>;
 
+    /// The blob as an open file, for backends that have it as one and for callers that can
+    /// have the kernel send it. `None` elsewhere: use [`Reader::read`]. `Error::NotFound`
+    /// when the blob is not here.
+    fn open(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<std::fs::File>>> {
+        let _ = digest;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// A file with the blob's bytes, for backends that have one. Between this call and
     /// opening the file, `sync` may give the file its final place: on `NotFound`, ask again.
     fn local_path(&self, digest: &Digest) -> Option<PathBuf>;

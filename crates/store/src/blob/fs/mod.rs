@@ -18,6 +18,7 @@
 
 mod feed;
 mod object;
+mod pool;
 mod read;
 mod staged;
 mod temp;
@@ -33,6 +34,7 @@ use std::time::SystemTime;
 
 use portolan_types::{Algorithm, Digest, UploadId};
 
+use self::pool::Pool;
 use self::temp::Temp;
 use super::{BlobWriter, BoxFuture, ByteStream, Ingest, Reader, Sweep};
 use crate::{Error, Result};
@@ -46,9 +48,17 @@ struct Inner {
     root: PathBuf,
     uploads: upload::Table,
     temps: AtomicU64,
+    /// What streams read into.
+    chunks: Pool,
+    /// What bodies are gathered in.
+    blocks: Pool,
     _lock: fs::File,
 }
 
+/// Pooled chunks in all streams together; beyond that each has memory of its own.
+const CHUNKS_MAX: usize = 512;
+/// Chunks that are kept when no stream needs them.
+const CHUNKS_KEPT_MAX: usize = 32;
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 impl FsBlobs {
@@ -81,6 +91,8 @@ impl FsBlobs {
             root: root.to_path_buf(),
             uploads: upload::Table::default(),
             temps: AtomicU64::new(0),
+            chunks: Pool::new(read::CHUNK_BYTES_MAX, 1, CHUNKS_KEPT_MAX, CHUNKS_MAX),
+            blocks: feed::blocks(),
             _lock: lock,
         })))
     }
@@ -144,7 +156,12 @@ impl Reader for FsBlobs {
 
     fn read(&self, digest: &Digest, range: Range<u64>) -> BoxFuture<'_, Result<ByteStream>> {
         let (inner, digest) = (Arc::clone(&self.0), *digest);
-        Box::pin(read::stream(move || inner.open_blob(&digest), range))
+        Box::pin(read::stream(inner.chunks.clone(), move || inner.open_blob(&digest), range))
+    }
+
+    fn open(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<fs::File>>> {
+        let (inner, digest) = (Arc::clone(&self.0), *digest);
+        hop(move || inner.open_blob(&digest).map(Some))
     }
 
     fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
@@ -158,7 +175,7 @@ impl Ingest for FsBlobs {
         let (inner, expected) = (Arc::clone(&self.0), *expected);
         Box::pin(async move {
             let sink = temp::Sink::new(Arc::clone(&inner), Some(expected.algorithm()));
-            let fed = feed::feed(sink, body, bytes_max).await?;
+            let fed = feed::feed(sink, &inner.blocks, body, bytes_max).await?;
             hop(move || {
                 let (temp, len, actual) = fed.into_whole()?.finish()?;
                 match actual {

@@ -102,7 +102,7 @@ impl Objects for FsBlobs {
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
         Box::pin(async move {
             inner.object_path(&key)?;
-            let fed = feed(Sink::new(Arc::clone(&inner), None), body, bytes_max).await?;
+            let fed = feed(Sink::new(Arc::clone(&inner), None), &inner.blocks, body, bytes_max).await?;
             hop(move || {
                 let (temp, len, _) = fed.into_whole()?.finish()?;
                 inner.place_object(temp, &key)?;
@@ -137,7 +137,7 @@ impl Objects for FsBlobs {
 
     fn object_read(&self, key: &str, range: Range<u64>) -> BoxFuture<'_, Result<ByteStream>> {
         let (inner, key) = (Arc::clone(&self.0), key.to_owned());
-        Box::pin(read::stream(move || inner.open_object(&key), range))
+        Box::pin(read::stream(inner.chunks.clone(), move || inner.open_object(&key), range))
     }
 
     fn object_path(&self, key: &str) -> Option<PathBuf> {

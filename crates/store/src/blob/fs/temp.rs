@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use portolan_types::{Algorithm, Digest, Hasher};
 
 use super::Inner;
-use super::feed;
+use super::feed::{self, Batch};
 use crate::{Error, Result};
 
 /// A file under `tmp/` or `uploads/` on its way to a name. Removed when dropped.
@@ -85,13 +84,13 @@ impl Sink {
 }
 
 impl feed::Sink for Sink {
-    fn write(&mut self, batch: &[Bytes]) -> Result<()> {
+    fn write(&mut self, batch: Batch) -> Result<()> {
         let temp = match &self.temp {
             Some(temp) => temp,
             None => self.temp.insert(self.inner.temp()?),
         };
-        feed::write_all(temp.file(), batch).map_err(|e| Error::io("write blob", e))?;
-        for piece in batch {
+        feed::write_all(temp.file(), self.len, batch.slices()).map_err(|e| Error::io("write blob", e))?;
+        for piece in batch.slices() {
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(piece);
             }

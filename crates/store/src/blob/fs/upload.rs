@@ -5,23 +5,28 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use portolan_types::{Algorithm, Digest, Hasher, UploadId};
+use rustix::io::Errno;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::super::{BoxFuture, ByteStream, Uploads};
-use super::feed::{self, feed};
+use super::feed::{self, Batch, feed};
 use super::{FsBlobs, Inner, hop, is_there, remove, sync_parent};
 use crate::{Error, Result};
 
 /// Uploads whose hash is kept in memory. Beyond that, idle ones are read again.
 const STATES_MAX: usize = 10_000;
+/// So much of an upload stays in the kernel's memory, for the pull that may follow.
+const CACHED_BYTES: u64 = 8 * 1024 * 1024;
+/// From here on a block is hashed beside its write.
+const BESIDE_BYTES_MIN: usize = 256 * 1024;
 
 /// Each known upload's state. Its lock is held by the one request at work on it, also
 /// while that request's last batch is still being written after the client has gone.
@@ -136,34 +141,119 @@ fn hash(path: &std::path::Path, algorithm: Algorithm) -> io::Result<(u64, Hasher
 /// whatever thread that happens.
 struct Sink {
     state: OwnedMutexGuard<State>,
-    path: PathBuf,
-    file: Option<File>,
+    file: Growing,
 }
 
 impl feed::Sink for Sink {
-    fn write(&mut self, batch: &[Bytes]) -> Result<()> {
+    fn write(&mut self, batch: Batch) -> Result<()> {
         let State::Known(len, hasher) = &mut *self.state else {
             return Err(Error::NotFound("the upload".into()));
         };
         let io = |e| Error::io("write upload", e);
-        let file = match &self.file {
-            Some(file) => file,
-            None => {
-                let mut file = File::options().write(true).open(&self.path).map_err(io)?;
-                file.seek(SeekFrom::Start(*len)).map_err(io)?;
-                self.file.insert(file)
+        let at = *len;
+        let (written, next, added) = match batch {
+            Batch::Block(block) if block.as_ref().len() >= BESIDE_BYTES_MIN => {
+                let block = Arc::new(block);
+                let (mut next, bytes) = (hasher.clone(), Arc::clone(&block));
+                let hash = move || {
+                    next.update((*bytes).as_ref());
+                    next
+                };
+                let bytes = (*block).as_ref();
+                let (next, written) = feed::beside(hash, || self.file.write_block(at, bytes));
+                (written, next.map_err(io)?, bytes.len())
+            }
+            batch => {
+                let written = self.file.plain().and_then(|file| feed::write_all(file, at, batch.slices()));
+                let (mut next, mut added) = (hasher.clone(), 0);
+                for slice in batch.slices().filter(|_| written.is_ok()) {
+                    next.update(slice);
+                    added += slice.len();
+                }
+                (written, next, added)
             }
         };
-        if let Err(e) = feed::write_all(file, batch) {
+        if let Err(e) = written {
             // Whatever part of the batch came through is not in the hash.
-            file.set_len(*len).map_err(io)?;
+            self.file.plain().and_then(|file| file.set_len(at)).map_err(io)?;
             return Err(io(e));
         }
-        for piece in batch {
-            hasher.update(piece);
-            *len += piece.len() as u64;
-        }
+        *hasher = next;
+        *len = at + added as u64;
         Ok(())
+    }
+}
+
+/// The file of an upload while a request writes to it.
+///
+/// What comes after the first [`CACHED_BYTES`] goes from our memory to the disk without the
+/// kernel's page cache (`O_DIRECT`): a large layer costs half the processor time then, does
+/// not push what is being served out of memory, and is on the disk when it has arrived, so
+/// that the sync at its end is short. The first pull reads it back, at the disk's rate.
+struct Growing {
+    path: PathBuf,
+    plain: Option<File>,
+    direct: Direct,
+}
+
+enum Direct {
+    Untried,
+    Open(File),
+    /// The file system does not do it.
+    Refused,
+}
+
+impl Growing {
+    fn new(path: PathBuf) -> Growing {
+        Growing { path, plain: None, direct: Direct::Untried }
+    }
+
+    fn plain(&mut self) -> io::Result<&File> {
+        match &mut self.plain {
+            Some(file) => Ok(file),
+            none => Ok(none.insert(File::options().write(true).open(&self.path)?)),
+        }
+    }
+
+    fn direct(&mut self) -> io::Result<Option<&File>> {
+        if matches!(self.direct, Direct::Untried) {
+            let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+            self.direct = match File::options().write(true).custom_flags(flags).open(&self.path) {
+                Ok(file) => Direct::Open(file),
+                Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Direct::Refused,
+                Err(e) => return Err(e),
+            };
+        }
+        match &self.direct {
+            Direct::Open(file) => Ok(Some(file)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Write all of a block, which is aligned in memory, at `at`.
+    fn write_block(&mut self, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
+        let aligned = |at: u64, bytes: &[u8]| {
+            at.is_multiple_of(feed::BLOCK_ALIGN as u64) && bytes.len().is_multiple_of(feed::BLOCK_ALIGN)
+        };
+        while at >= CACHED_BYTES
+            && !bytes.is_empty()
+            && aligned(at, bytes)
+            && let Some(direct) = self.direct()?
+        {
+            match rustix::io::pwrite(direct, bytes, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    at += n as u64;
+                    bytes = &bytes[n..];
+                }
+                Err(Errno::INTR) => {}
+                // Here it wants another alignment, or does not do it after all.
+                Err(Errno::INVAL) => self.direct = Direct::Refused,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let file = self.plain()?;
+        feed::write_all(file, at, Some(bytes).into_iter().filter(|bytes| !bytes.is_empty()))
     }
 }
 
@@ -204,8 +294,8 @@ impl Uploads for FsBlobs {
             {
                 return Err(Error::OffsetMismatch { have, got });
             }
-            let sink = Sink { state, path: inner.upload_path(id), file: None };
-            let fed = feed(sink, body, total_max.saturating_sub(have)).await?;
+            let sink = Sink { state, file: Growing::new(inner.upload_path(id)) };
+            let fed = feed(sink, &inner.blocks, body, total_max.saturating_sub(have)).await?;
             hop(move || match fed.into_part()? {
                 (_, Some(Error::TooLarge { .. })) => Err(Error::TooLarge { max: total_max }),
                 (_, Some(e)) => Err(e),
