@@ -18,6 +18,7 @@ mod files;
 pub mod http;
 mod listen;
 mod seal;
+mod sendfile;
 pub mod server;
 pub mod settings;
 mod telemetry;

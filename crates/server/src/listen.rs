@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::http::{Conn, edge};
+use crate::sendfile::{Files, Socket};
 
 /// Connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 1_024;
@@ -146,9 +147,11 @@ async fn connection(
     let _open = Open::count(&app);
     // Small answers must not wait for Nagle's algorithm.
     let _ = stream.set_nodelay(true);
+    let stream = Socket::new(stream);
+    let files = stream.files();
     let stream = Patient::new(stream, app.settings.body_idle_timeout_secs.secs());
     let Some(tls) = tls else {
-        return requests(app, &http, stream, Conn { scheme: "http", peer }).await;
+        return requests(app, &http, stream, Conn { scheme: "http", peer }, Some(files)).await;
     };
     let handshake = tokio::time::timeout(app.settings.tls_handshake_timeout_secs.secs(), tls.accept(stream));
     let stream = tokio::select! {
@@ -157,7 +160,7 @@ async fn connection(
         () = app.drain.begun() => return,
     };
     match stream {
-        Ok(Ok(stream)) => requests(app, &http, stream, Conn { scheme: "https", peer }).await,
+        Ok(Ok(stream)) => requests(app, &http, stream, Conn { scheme: "https", peer }, None).await,
         Ok(Err(why)) => {
             app.metrics.handshakes_failed_total.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(peer = %peer.ip(), %why, "TLS handshake");
@@ -169,17 +172,27 @@ async fn connection(
     }
 }
 
-/// The requests of one connection, until it closes or the server drains.
-async fn requests<S>(app: Arc<App>, http: &auto::Builder<TokioExecutor>, stream: S, conn: Conn)
-where
+/// The requests of one connection, until it closes or the server drains. `files` for a
+/// connection without TLS.
+async fn requests<S>(
+    app: Arc<App>,
+    http: &auto::Builder<TokioExecutor>,
+    stream: S,
+    conn: Conn,
+    files: Option<Files>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let begun = Arc::new(AtomicU32::new(0));
     let service = service_fn({
         let (app, begun) = (app.clone(), begun.clone());
-        move |req: http::Request<Incoming>| {
+        move |mut req: http::Request<Incoming>| {
             begun.fetch_add(1, Ordering::Relaxed);
             let app = app.clone();
+            // HTTP/2 frames what it writes, and several answers at once.
+            if let Some(files) = files.as_ref().filter(|_| req.version() <= http::Version::HTTP_11) {
+                req.extensions_mut().insert(files.clone());
+            }
             async move { Ok::<_, std::convert::Infallible>(edge::serve(app, conn, req).await) }
         }
     });
@@ -221,14 +234,14 @@ impl Drop for Open {
 
 /// A stream whose writes fail when the other end takes nothing for too long.
 struct Patient {
-    stream: TcpStream,
+    stream: Socket,
     idle: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     armed: bool,
 }
 
 impl Patient {
-    fn new(stream: TcpStream, idle: Duration) -> Patient {
+    fn new(stream: Socket, idle: Duration) -> Patient {
         Patient { stream, idle, sleep: None, armed: false }
     }
 

@@ -3,6 +3,7 @@
 //! A repository reads a blob because a row links the two, in the registry the request came
 //! to. That another repository has the content, or that it is in the store, gives nothing.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,6 +25,17 @@ use crate::{Ctx, Error, Kind, Result};
 pub(crate) fn blob_unknown(digest: &Digest) -> Error {
     Error::new(Kind::NotFound, "BLOB_UNKNOWN", format!("blob {digest} is not found in this repository"))
         .with_detail(json!({ "digest": digest }))
+}
+
+/// The error of reading a blob that the rows say is here.
+fn missing(digest: &Digest, e: portolan_store::Error) -> Error {
+    match e {
+        portolan_store::Error::NotFound(_) => {
+            Error::new(Kind::Internal, "UNKNOWN", format!("the content of {digest} is missing from the store"))
+                .with_source(e)
+        }
+        e => e.into(),
+    }
 }
 
 impl Service {
@@ -63,14 +75,13 @@ impl Service {
 
     /// A blob's bytes in `range`. Ask [`Service::blob_size`] first: it decides who may.
     pub async fn read_blob(&self, digest: &Digest, range: Range<u64>) -> Result<ByteStream> {
-        self.blobs.read(digest, range).await.map_err(|e| match e {
-            // The rows said it is here.
-            portolan_store::Error::NotFound(_) => {
-                Error::new(Kind::Internal, "UNKNOWN", format!("the content of {digest} is missing from the store"))
-                    .with_source(e)
-            }
-            e => e.into(),
-        })
+        self.blobs.read(digest, range).await.map_err(|e| missing(digest, e))
+    }
+
+    /// A blob as an open file, if the store has it as one; otherwise it is to be read by
+    /// [`Service::read_blob`]. Ask [`Service::blob_size`] first: it decides who may.
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
+        self.blobs.open(digest).await.map_err(|e| missing(digest, e))
     }
 
     /// The id of a repository whose blobs may be read. Before its first manifest comes

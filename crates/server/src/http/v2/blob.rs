@@ -1,6 +1,7 @@
 //! Blobs over HTTP: HEAD, GET with one range, DELETE.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +17,7 @@ use portolan_types::{Digest, RepoName};
 use super::range::{self, Wanted};
 use super::{CONTENT_DIGEST, Call, header_text, none_match, set};
 use crate::http::{Response, respond};
+use crate::sendfile::{FILE_BYTES_MIN, FileBody, Files};
 
 /// Content under a digest never changes; caches between us and the client may not share it.
 const CACHE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
@@ -67,7 +69,7 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
     let length = part.end - part.start;
     let body = match length {
         0 => Body::empty(),
-        _ => Body::new(Exactly { stream: call.service.read_blob(&digest, part.clone()).await?, left: length }),
+        _ => content(call, &digest, part.clone()).await?,
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -79,6 +81,19 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
     headers.insert(header::CONTENT_TYPE, OCTETS);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     Ok(response)
+}
+
+/// The bytes in `part`, which is not empty: sent by the kernel where the store has a file and
+/// the connection can, and it is long enough to be worth it.
+async fn content(call: &Call<'_>, digest: &Digest, part: Range<u64>) -> Result<Body, Error> {
+    let length = part.end - part.start;
+    if length >= FILE_BYTES_MIN
+        && let Some(files) = call.parts.extensions.get::<Files>()
+        && let Some(file) = call.service.open_blob(digest).await?
+    {
+        return Ok(Body::new(FileBody::new(files.clone(), file, part)));
+    }
+    Ok(Body::new(Exactly { stream: call.service.read_blob(digest, part).await?, left: length }))
 }
 
 pub(super) async fn delete(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
