@@ -66,6 +66,10 @@ impl<B: Blobs> Reader for Flaky<B> {
         self.then(self.inner.read(digest, range))
     }
 
+    fn open(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<std::fs::File>>> {
+        self.then(self.inner.open(digest))
+    }
+
     fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
         self.inner.local_path(digest)
     }
