@@ -117,6 +117,7 @@ impl From<portolan_store::Error> for Error {
             S::Interrupted(_) => (Kind::Invalid, "BLOB_UPLOAD_INVALID", "the request body broke off".to_owned()),
             S::NotFound(what) => (Kind::NotFound, "NOT_FOUND", format!("{what} does not exist")),
             S::Conflict(_) => (Kind::Conflict, "CONFLICT", "somebody else changed this at the same time".to_owned()),
+            S::Unstorable(what) => (Kind::Invalid, "MANIFEST_INVALID", format!("this cannot be stored: {what}")),
             S::Full => (Kind::Full, "INSUFFICIENT_STORAGE", "the server has no space left to store this".to_owned()),
             S::Busy => (Kind::Unavailable, "UNAVAILABLE", "the server is overloaded; try again".to_owned()),
             S::Corrupt(_) | S::Io { .. } | S::Database(_) => {

@@ -43,6 +43,9 @@ pub enum Error {
     /// A row or file does not have the shape this version writes.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// No engine keeps such a value: a text with a NUL in it. Nothing was changed.
+    #[error("this cannot be stored: {0}")]
+    Unstorable(String),
     /// Any other failure of the operating system.
     #[error("{what}")]
     Io {

@@ -11,6 +11,7 @@
 
 pub mod child;
 pub mod image;
+pub mod postgres;
 pub mod site;
 
 pub use child::Child;

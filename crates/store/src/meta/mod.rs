@@ -2,11 +2,18 @@
 //!
 //! Every query is a plain synchronous function over [`Tx`]; it does not know which engine
 //! runs it. [`Meta`] takes a closure of such calls and runs it where the engine wants it
-//! run: on SQLite, writes go to one writer thread that puts many closures into one
-//! transaction (each in its own savepoint) and answers them after one fsync; reads go to
-//! a pool of read connections. Parameters are written `?1`, `?2`, …
+//! run: writes go to one writer thread that puts many closures into one transaction (each
+//! in its own savepoint) and answers them when it is on disk; reads go to a pool of read
+//! connections. Write transactions are serial: on SQLite since there is one writer, on
+//! PostgreSQL since each takes one lock that all servers share. So a closure that looked
+//! before it wrote need not look again. Parameters are written `?1`, `?2`, …
 //!
 //! A closure may be dropped unrun when the store closes, and runs at most once.
+//!
+//! *SQL for both engines:* one text, in the words that both know. Columns are BIGINT, TEXT
+//! and BLOB, and say so in capitals: PostgreSQL is given BYTEA, and TEXT that sorts by bytes.
+//! A parameter that stands where its type cannot be seen (`SELECT DISTINCT ?1`) is written
+//! `CAST(?1 AS BIGINT)`. TEXT cannot hold a NUL on PostgreSQL.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,6 +23,7 @@ use crate::{Error, Result};
 
 pub mod blob;
 pub mod cache_rule;
+pub mod check;
 pub mod event;
 pub mod gc;
 pub mod group;
@@ -23,7 +31,11 @@ mod job;
 pub mod key;
 pub mod manifest;
 pub mod object;
+pub mod peer;
+mod postgres;
 pub mod principal;
+pub mod pull;
+mod queue;
 pub mod registry;
 pub mod repo;
 pub mod role;
@@ -36,7 +48,8 @@ pub mod tag;
 pub mod tx;
 pub mod upload;
 
-pub use tx::{RowExt, all, digest_bytes, digest_from_bytes, next_id, one};
+pub use postgres::PostgresConfig;
+pub use tx::{RowExt, all, digest_bytes, digest_from_bytes, next_id, one, sequence};
 
 /// A value bound to a query or read from a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,8 +83,8 @@ pub trait Tx {
     fn notify(&mut self, text: &str) -> Result<()>;
 }
 
-/// Bytes of one notice: what PostgreSQL's NOTIFY takes.
-pub const NOTICE_BYTES_MAX: usize = 7_999;
+/// Bytes of one notice: what PostgreSQL's NOTIFY takes, less what says who sent it.
+pub const NOTICE_BYTES_MAX: usize = 7_900;
 
 /// What another server on the same database did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +98,14 @@ pub enum Notice {
 /// The database. Cheap to clone; all clones are one store.
 #[derive(Clone)]
 pub struct Meta {
-    engine: Arc<sqlite::Sqlite>,
+    engine: Arc<Engine>,
+}
+
+struct Engine {
+    name: &'static str,
+    threads: queue::Threads,
+    /// What there is between servers on one database.
+    shared: Option<postgres::Shared>,
 }
 
 impl Meta {
@@ -95,19 +115,35 @@ impl Meta {
     /// Fails when another process has it open (after a short wait, for a server that is just
     /// being restarted) and when a newer version wrote it.
     pub fn open_sqlite(path: &Path) -> Result<Meta> {
-        Ok(Meta { engine: Arc::new(sqlite::Sqlite::open(path, schema::MIGRATIONS)?) })
+        let threads = sqlite::open(path, schema::MIGRATIONS)?;
+        Ok(Meta { engine: Arc::new(Engine { name: "sqlite", threads, shared: None }) })
+    }
+
+    /// Connect to a PostgreSQL database that any number of servers share, and bring its
+    /// schema up to this version. Blocks for at most `config.wait` and the time of the
+    /// migrations; call it while starting.
+    ///
+    /// Fails when the database cannot be reached in time, refuses the user, is not in
+    /// UTF-8, is too old, or was written by a newer version. The text of the error says
+    /// which; it never holds the password.
+    pub fn open_postgres(config: &PostgresConfig) -> Result<Meta> {
+        let (threads, shared) = postgres::open(config, schema::MIGRATIONS)?;
+        Ok(Meta { engine: Arc::new(Engine { name: "postgres", threads, shared: Some(shared) }) })
     }
 
     /// Whether other servers may be at work on this database: then what is kept in memory
     /// is out of date until [`Meta::notice`] says so.
     pub fn is_shared(&self) -> bool {
-        false
+        self.engine.shared.is_some()
     }
 
     /// The next thing that another server did. One task asks, again and again. Waits for
     /// ever where there can be no other server.
     pub async fn notice(&self) -> Notice {
-        std::future::pending().await
+        match &self.engine.shared {
+            Some(shared) => shared.notice().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Run queries on one consistent snapshot. Writing through `f`'s transaction fails.
@@ -118,7 +154,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let (job, answer) = job::asynchronous(f);
-        self.engine.read(job).await?;
+        self.engine.threads.readers.send(job).await?;
         answer.await.unwrap_or_else(|_| Err(E::from(Error::Busy)))
     }
 
@@ -131,7 +167,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let (job, answer) = job::asynchronous(f);
-        self.engine.write(job).await?;
+        self.engine.threads.writer.send(job).await?;
         answer.await.unwrap_or_else(|_| Err(E::from(Error::Busy)))
     }
 
@@ -143,7 +179,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let (job, answer) = job::blocking(f);
-        self.engine.read_blocking(job)?;
+        self.engine.threads.readers.send_blocking(job)?;
         answer.recv().unwrap_or_else(|_| Err(E::from(Error::Busy)))
     }
 
@@ -155,7 +191,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let (job, answer) = job::blocking(f);
-        self.engine.write_blocking(job)?;
+        self.engine.threads.writer.send_blocking(job)?;
         answer.recv().unwrap_or_else(|_| Err(E::from(Error::Busy)))
     }
 
@@ -164,12 +200,18 @@ impl Meta {
     pub async fn close(&self) {
         let engine = Arc::clone(&self.engine);
         // A join error means that closing panicked, which was reported where it happened.
-        let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            if let Some(shared) = &engine.shared {
+                shared.close();
+            }
+            engine.threads.close();
+        })
+        .await;
     }
 }
 
 impl std::fmt::Debug for Meta {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Meta(sqlite)")
+        write!(f, "Meta({})", self.engine.name)
     }
 }

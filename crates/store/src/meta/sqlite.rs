@@ -10,31 +10,21 @@
 //! servers on one store would each trust their own caches.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use parking_lot::Mutex;
 use portolan_types::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::job::Job;
+use super::queue::{GROUP_JOBS_MAX, GROUP_MILLIS_MAX, Message, Queue, Threads, again, spawn};
 use super::schema::{self, Migration};
+use super::tx::storable;
 use super::{Row, Tx, Value};
 use crate::{Error, Result};
 
-/// Closures in one transaction.
-const GROUP_JOBS_MAX: usize = 256;
-/// After this long a transaction takes no further closure, so that nobody's answer waits
-/// for a stream of others.
-const GROUP_MILLIS_MAX: u64 = 20;
-/// Closures waiting, for the writer and for the readers each.
-const QUEUE_JOBS_MAX: usize = 4096;
-/// How long a caller waits for a place in the queue before it is told `Busy`.
-const QUEUE_SECS_MAX: u64 = 10;
 /// Prepared statements kept per connection.
 const STATEMENTS_MAX: usize = 256;
 /// Reader threads.
@@ -43,125 +33,30 @@ const READERS_MAX: usize = 4;
 /// not tell the two apart when growing its shared-memory file or syncing.
 const FREE_BYTES_MIN: u64 = 1024 * 1024;
 
-enum Message {
-    Job(Box<dyn Job>, Option<OwnedSemaphorePermit>),
-    Close,
-}
+/// Open the database and start its threads.
+pub(super) fn open(path: &Path, migrations: &'static [Migration]) -> Result<Threads> {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let lock = crate::lock::hold(Path::new(&lock), path)?;
+    let space = Space(path.parent().map(Path::to_path_buf).unwrap_or_default());
+    let mut connection = connect(path, Role::Writer).map_err(|e| space.name(e))?;
+    migrate(&mut connection, migrations, &space)?;
 
-/// The engine behind [`super::Meta`].
-pub(super) struct Sqlite {
-    writer: Queue,
-    readers: Queue,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    readers_len: usize,
-}
-
-/// The way to some threads. Async callers wait for a permit, since a crossbeam channel
-/// cannot be awaited; blocking callers wait at the channel.
-struct Queue {
-    sender: Sender<Message>,
-    places: Arc<Semaphore>,
-}
-
-impl Queue {
-    fn new() -> (Queue, Receiver<Message>) {
-        // Twice the permits: there is always a place for a caller that has one.
-        let (sender, receiver) = crossbeam_channel::bounded(QUEUE_JOBS_MAX * 2);
-        (Queue { sender, places: Arc::new(Semaphore::new(QUEUE_JOBS_MAX)) }, receiver)
+    let (writer, jobs) = Queue::new();
+    let (readers, questions) = Queue::new();
+    let readers_len = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, READERS_MAX);
+    let mut handles = Vec::with_capacity(1 + readers_len);
+    for n in 0..readers_len {
+        let connection = connect(path, Role::Reader).map_err(|e| space.name(e))?;
+        let (questions, space) = (questions.clone(), space.clone());
+        handles.push(spawn(format!("meta-read-{n}"), move || read_loop(&connection, &questions, &space))?);
     }
-
-    async fn send(&self, job: Box<dyn Job>) -> Result<()> {
-        let permit = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let wait = Arc::clone(&self.places).acquire_owned();
-                match tokio::time::timeout(Duration::from_secs(QUEUE_SECS_MAX), wait).await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) | Err(_) => return Err(Error::Busy),
-                }
-            }
-        };
-        match self.sender.try_send(Message::Job(job, Some(permit))) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Error::Busy),
-        }
-    }
-
-    fn send_blocking(&self, job: Box<dyn Job>) -> Result<()> {
-        let wait = Duration::from_secs(QUEUE_SECS_MAX);
-        self.sender.send_timeout(Message::Job(job, None), wait).map_err(|_| Error::Busy)
-    }
-
-    /// Ask `threads` threads to stop after what is queued, and refuse what comes later.
-    fn close(&self, threads: usize) {
-        self.places.close();
-        for _ in 0..threads {
-            // A thread that is gone already needs no message.
-            let _ = self.sender.send(Message::Close);
-        }
-    }
-}
-
-impl Sqlite {
-    pub(super) fn open(path: &Path, migrations: &'static [Migration]) -> Result<Sqlite> {
-        let mut lock = path.as_os_str().to_owned();
-        lock.push(".lock");
-        let lock = crate::lock::hold(Path::new(&lock), path)?;
-        let space = Space(path.parent().map(Path::to_path_buf).unwrap_or_default());
-        let mut connection = connect(path, Role::Writer).map_err(|e| space.name(e))?;
-        migrate(&mut connection, migrations, &space)?;
-
-        let (writer, jobs) = Queue::new();
-        let (readers, questions) = Queue::new();
-        let readers_len = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, READERS_MAX);
-        let mut threads = Vec::with_capacity(1 + readers_len);
-        for n in 0..readers_len {
-            let connection = connect(path, Role::Reader).map_err(|e| space.name(e))?;
-            let (questions, space) = (questions.clone(), space.clone());
-            threads.push(spawn(format!("meta-read-{n}"), move || read_loop(&connection, &questions, &space))?);
-        }
-        threads.push(spawn("meta-write".into(), move || {
-            write_loop(&connection, &jobs, &space);
-            drop(connection);
-            drop(lock);
-        })?);
-        Ok(Sqlite { writer, readers, threads: Mutex::new(threads), readers_len })
-    }
-
-    pub(super) async fn read(&self, job: Box<dyn Job>) -> Result<()> {
-        self.readers.send(job).await
-    }
-
-    pub(super) async fn write(&self, job: Box<dyn Job>) -> Result<()> {
-        self.writer.send(job).await
-    }
-
-    pub(super) fn read_blocking(&self, job: Box<dyn Job>) -> Result<()> {
-        self.readers.send_blocking(job)
-    }
-
-    pub(super) fn write_blocking(&self, job: Box<dyn Job>) -> Result<()> {
-        self.writer.send_blocking(job)
-    }
-
-    /// Answer what is queued, stop the threads and wait for them. Further calls do nothing.
-    pub(super) fn close(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        if threads.is_empty() {
-            return;
-        }
-        self.readers.close(self.readers_len);
-        self.writer.close(1);
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a database thread panicked");
-            }
-        }
-    }
-}
-
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(run).map_err(|e| Error::io("start a database thread", e))
+    handles.push(spawn("meta-write".into(), move || {
+        write_loop(&connection, &jobs, &space);
+        drop(connection);
+        drop(lock);
+    })?);
+    Ok(Threads { writer, readers, readers_len, handles: Mutex::new(handles) })
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -302,18 +197,6 @@ fn savepoint(connection: &Connection, job: &mut dyn Job, space: &Space) -> Resul
     run(connection, "RELEASE job").map_err(name)
 }
 
-/// The same failure, for the next of those it hit.
-fn again(e: &Error) -> Error {
-    match e {
-        Error::Full => Error::Full,
-        Error::Busy => Error::Busy,
-        Error::Corrupt(what) => Error::Corrupt(what.clone()),
-        Error::Conflict(what) => Error::Conflict(what.clone()),
-        Error::Database(what) => Error::Database(what.clone()),
-        other => Error::Database(other.to_string()),
-    }
-}
-
 /// Where the database is, to ask for free space when SQLite reports an error of input or
 /// output.
 #[derive(Clone)]
@@ -359,6 +242,7 @@ struct SqliteTx<'c> {
 
 impl Tx for SqliteTx<'_> {
     fn execute(&mut self, sql: &str, params: &[Value<'_>]) -> Result<u64> {
+        storable(params)?;
         let run = || -> rusqlite::Result<usize> {
             let mut statement = self.connection.prepare_cached(sql)?;
             statement.execute(rusqlite::params_from_iter(params))
@@ -367,6 +251,7 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn query(&mut self, sql: &str, params: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()> {
+        storable(params)?;
         let name = |e| self.space.name(e);
         let mut statement = self.connection.prepare_cached(sql).map_err(name)?;
         let mut rows = statement.query(rusqlite::params_from_iter(params)).map_err(name)?;

@@ -41,12 +41,26 @@ pub fn all<T>(
     Ok(found)
 }
 
+/// Refuse what PostgreSQL cannot keep, on both engines alike: a store can be moved from one
+/// to the other.
+pub(super) fn storable(params: &[Value<'_>]) -> Result<()> {
+    match params.iter().any(|value| matches!(value, Value::Text(text) if text.contains('\0'))) {
+        true => Err(Error::Unstorable("a text with a NUL in it".to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// The next number of the sequence `name`, counted from 1. Numbers of a transaction that is
 /// undone are given out again.
 pub fn next_id(tx: &mut dyn Tx, name: &str) -> Result<i64> {
     let sql = "INSERT INTO sequence (name, value) VALUES (?1, 1) \
                ON CONFLICT (name) DO UPDATE SET value = sequence.value + 1 RETURNING value";
     one(tx, sql, &[name.into()], |row| row.int(0))?.ok_or_else(|| Error::Database(format!("no value for {name}")))
+}
+
+/// The number that the sequence `name` gave out last; 0 when it gave out none.
+pub fn sequence(tx: &mut dyn Tx, name: &str) -> Result<i64> {
+    Ok(one(tx, "SELECT value FROM sequence WHERE name = ?1", &[name.into()], |row| row.int(0))?.unwrap_or(0))
 }
 
 /// The stored form of a digest: one byte for the algorithm (1 sha256, 2 sha512), then the hash.

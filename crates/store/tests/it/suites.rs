@@ -2,14 +2,21 @@ use std::fs;
 use std::sync::Arc;
 
 use portolan_store::blob::{Blobs, FsBlobs, Ingest as _, Reader as _, Sweep as _};
-use portolan_store::meta::Meta;
+use portolan_store::meta::{Meta, PostgresConfig};
 use portolan_store::testing::{Fault, Flaky, blob_suite, body, content, fault_suite, meta_suite};
+use portolan_testkit::postgres;
 use portolan_types::Digest;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
     meta_suite(|| Meta::open_sqlite(&folder.path().join("meta.db"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn meta_on_postgres() {
+    let config = PostgresConfig::new(postgres::database());
+    meta_suite(|| Meta::open_postgres(&config)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
