@@ -7,6 +7,8 @@
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Descriptors in one manifest. Docker stops at 127 layers; indexes are larger.
 pub const MANIFEST_REFERENCES_MAX: usize = 10_000;
+/// Tags that one push of a manifest may set.
+pub const PUT_TAGS_MAX: usize = 100;
 /// A repository name, all components and slashes.
 pub const REPO_NAME_BYTES_MAX: usize = 255;
 /// A tag.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use portolan_types::{Digest, Timestamp};
+use portolan_types::{Digest, RepoName, Timestamp};
 
 use super::gc::{self, Review};
-use super::tx::one;
+use super::tx::{all, one};
 use super::{RowExt, Tx};
 use crate::Result;
 
@@ -57,6 +57,11 @@ pub fn exists(tx: &mut dyn Tx, digest: &Digest) -> Result<bool> {
     Ok(one(tx, "SELECT 1 FROM blob WHERE digest = ?1", &[digest.into()], |_| Ok(()))?.is_some())
 }
 
+/// The size in bytes that a blob's row says, whoever may read it.
+pub fn stored_size(tx: &mut dyn Tx, digest: &Digest) -> Result<Option<u64>> {
+    one(tx, "SELECT size FROM blob WHERE digest = ?1", &[digest.into()], |row| row.uint(0))
+}
+
 /// Whether any repository may read it.
 pub fn is_linked(tx: &mut dyn Tx, digest: &Digest) -> Result<bool> {
     Ok(one(tx, "SELECT 1 FROM repo_blob WHERE digest = ?1 LIMIT 1", &[digest.into()], |_| Ok(()))?.is_some())
@@ -80,4 +85,15 @@ pub fn in_registry(tx: &mut dyn Tx, registry: i64, digests: &[Digest]) -> Result
         }
     }
     Ok(found)
+}
+
+/// Repositories of the registry that may read this blob, by name, `limit` at most.
+pub fn holders(tx: &mut dyn Tx, registry: i64, digest: &Digest, limit: usize) -> Result<Vec<RepoName>> {
+    all(
+        tx,
+        "SELECT r.name FROM repo_blob b JOIN repo r ON r.id = b.repo WHERE b.digest = ?1 AND r.registry = ?2 \
+         ORDER BY r.name LIMIT ?3",
+        &[digest.into(), registry.into(), limit.into()],
+        |row| row.parsed(0),
+    )
 }

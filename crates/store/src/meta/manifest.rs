@@ -105,13 +105,22 @@ fn map(row: &dyn Row) -> Result<ManifestInfo> {
     })
 }
 
-/// Store a manifest and what it needs; when it is already there, only note the time. True
+/// Store a manifest and what it needs; when it is already there, note the time and write its
+/// text again, which heals one that was damaged (the row is written anew either way). True
 /// when it is new. The caller has checked that what it needs is there.
 pub fn put(tx: &mut dyn Tx, change: &Change, repo: i64, new: &NewManifest) -> Result<bool> {
     let (now, hlc, region) = (change.now, change.stamp.hlc, &*change.stamp.region);
     let known = tx.execute(
-        "UPDATE manifest SET updated = ?3, hlc = ?4, region = ?5 WHERE repo = ?1 AND digest = ?2",
-        &[repo.into(), new.digest.into(), now.into(), hlc.into(), region.into()],
+        "UPDATE manifest SET updated = ?3, hlc = ?4, region = ?5, size = ?6, bytes = ?7 WHERE repo = ?1 AND digest = ?2",
+        &[
+            repo.into(),
+            new.digest.into(),
+            now.into(),
+            hlc.into(),
+            region.into(),
+            new.bytes.len().into(),
+            (&new.bytes).into(),
+        ],
     )?;
     if known > 0 {
         return Ok(false);
@@ -237,6 +246,34 @@ pub fn referrers(
         "SELECT {COLUMNS} FROM manifest WHERE repo = ?1 AND subject = ?2 AND digest > ?4{filter} ORDER BY digest LIMIT ?3"
     );
     all(tx, &sql, &params, map)
+}
+
+/// The digests that [`referrers`] would tell of, each with the bytes of its annotations: so
+/// that a caller can bound what it asks for.
+pub fn referrer_sizes(
+    tx: &mut dyn Tx,
+    repo: i64,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    after: Option<&Digest>,
+    limit: usize,
+) -> Result<Vec<(Digest, u64)>> {
+    let mut params: Vec<Value<'_>> = vec![
+        repo.into(),
+        subject.into(),
+        limit.into(),
+        Value::Blob(after.map(digest_bytes).unwrap_or_default().into()),
+    ];
+    let mut filter = "";
+    if let Some(artifact_type) = artifact_type {
+        params.push(artifact_type.into());
+        filter = " AND artifact_type = ?5";
+    }
+    let sql = format!(
+        "SELECT digest, COALESCE(OCTET_LENGTH(annotations), 0) FROM manifest \
+         WHERE repo = ?1 AND subject = ?2 AND digest > ?4{filter} ORDER BY digest LIMIT ?3"
+    );
+    all(tx, &sql, &params, |row| Ok((row.digest(0)?, row.uint(1)?)))
 }
 
 /// What a manifest needs, of one kind.
