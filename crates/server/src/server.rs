@@ -16,7 +16,7 @@ use portolan_builder::StepLimits;
 use portolan_service::gc::Graces;
 use portolan_service::{Service, ServiceConfig};
 use portolan_store::blob::{Blobs, FsBlobs};
-use portolan_store::meta::Meta;
+use portolan_store::meta::{Meta, PostgresConfig};
 use portolan_tasks::{Tasks, TasksConfig};
 use portolan_types::Timestamp;
 use portolan_types::limits::RUN_SECS_MAX;
@@ -89,7 +89,7 @@ impl Server {
         let tls = Arc::new(Tls::open(&settings, https, now)?);
         let ca_file = tls.ca_file();
 
-        let meta = Meta::open_sqlite(&database).with_context(|| format!("open the database {}", database.display()))?;
+        let meta = open_meta(&settings, &database).await?;
         let blobs: Arc<dyn Blobs> =
             Arc::new(FsBlobs::open(&data).with_context(|| format!("open the blob store in {}", data.display()))?);
         let public = public_authority(&settings, https);
@@ -184,9 +184,24 @@ impl RunningServer {
     }
 }
 
+/// Open the metadata: PostgreSQL when a setting names one, else SQLite at `path`.
+pub(crate) async fn open_meta(settings: &Settings, path: &Path) -> anyhow::Result<Meta> {
+    let Some(url) = &settings.database else {
+        return Meta::open_sqlite(path).with_context(|| format!("open the database {}", path.display()));
+    };
+    let config = PostgresConfig {
+        url: url.0.clone(),
+        password_file: settings.database_password_file.clone(),
+        readers: usize::try_from(settings.database_readers.0).unwrap_or(usize::MAX),
+        wait: settings.database_wait_secs.secs(),
+    };
+    let opened = tokio::task::spawn_blocking(move || Meta::open_postgres(&config)).await;
+    opened.context("open the database")?.context("open the database (setting database)")
+}
+
 /// One server at a time for each data folder. The kernel lets go of the lock when its
 /// holder ends, however it ends.
-async fn lock(data: &Path) -> anyhow::Result<File> {
+pub(crate) async fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
     let file = File::options()
         .create(true)

@@ -12,6 +12,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use portolan_types::Secret;
+
 /// The flags of `portolan serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServeArgs {
@@ -178,6 +180,22 @@ impl Value for SocketAddr {
             return Ok(SocketAddr::new(IpAddr::V4(ip), port));
         }
         text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// The URL of a database. It may hold a password, so it does not print, and errors do not
+/// repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseUrl(pub Secret<String>);
+
+impl Value for DatabaseUrl {
+    const KIND: &'static str = "the URL of a PostgreSQL database (postgres://USER@HOST:PORT/DATABASE)";
+    fn parse(text: &str) -> Result<DatabaseUrl, String> {
+        if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            Ok(DatabaseUrl(Secret::new(text.to_owned())))
+        } else {
+            Err(format!("this is not {}", Self::KIND))
+        }
     }
 }
 
@@ -524,6 +542,24 @@ settings! {
         /// The name of this server's region, as the control plane shows it.
         region: String = "local";
     }
+    "Database" {
+        /// The PostgreSQL database that holds the metadata, as
+        /// `postgres://USER@HOST:5432/DATABASE?sslmode=verify-full`. Any number of servers may share it. Without it
+        /// metadata is kept in SQLite in the data folder, for one server. `sslmode` is `disable`, `prefer` (the
+        /// default: TLS when the database offers it), `require` (TLS, whoever answers) or `verify-full` (TLS with a
+        /// certificate for HOST from an authority in the file `sslrootcert=…`, or else one that this machine trusts).
+        /// For a unix socket HOST is its folder, percent-encoded. Connect to the database itself: a pooler that
+        /// hands connections out by transaction does not do.
+        database: Option<DatabaseUrl> = "";
+        /// A file whose first line is the password for `database`. It is read at every new connection, so the
+        /// password may change while the server runs.
+        database_password_file: Option<PathBuf> = "";
+        /// Connections to `database` for reading, from 1 to 64. Besides them the server has one for writing and one
+        /// on which it hears from other servers.
+        database_readers: Positive = "8";
+        /// How long to wait at the start for a database that cannot be reached yet, in seconds.
+        database_wait_secs: Positive = "30";
+    }
     "TLS" {
         /// The operator's certificate (PEM, with its chain). Without it the server makes a CA under `data/tls` and
         /// its own certificate from it. Read again when the file changes or on SIGHUP.
@@ -673,6 +709,11 @@ mod tests {
         assert_eq!(s.tls_names, ["a.example", "*.b", "::1"].map(|n| CertName(n.into())));
         assert_eq!(s.domain, Some(DomainName("example.com".into())));
         assert_eq!(s.listen_http, None);
+        assert_eq!(s.database, None);
+        let s = load("database = 'postgres://me:hush@db/reg'", &[], &[]).unwrap();
+        assert!(s.database.is_some() && !format!("{s:?}").contains("hush"));
+        let why = load("", &[("PORTOLAN_DATABASE", "mysql://me:hush@db/reg")], &[]).unwrap_err();
+        assert!(why.contains("PORTOLAN_DATABASE") && why.contains("PostgreSQL") && !why.contains("hush"), "{why}");
         assert!(ByteSize::parse("18446744073709551615TiB").is_err());
         assert!(DomainName::parse("a..b").is_err() && DomainName::parse("a:1").is_err());
         for (text, host) in [("Localhost:5443", "localhost"), ("r.example", "r.example"), ("[::1]:1", "::1")] {
