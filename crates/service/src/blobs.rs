@@ -7,16 +7,18 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use portolan_auth::access::{Action, Target};
+use portolan_auth::access::{self, Action, Target};
 use portolan_store::blob::ByteStream;
 use portolan_store::meta::gc::{self, Review};
-use portolan_store::meta::{blob, manifest, repo};
+use portolan_store::meta::pull::{self, RepoBlob};
+use portolan_store::meta::{Tx, blob, manifest, repo};
 use portolan_types::oci::Descriptor;
 use portolan_types::{Digest, RepoName, Timestamp, limits};
 use serde_json::json;
 
 use crate::cache::Evict;
 use crate::content::{DirectUpload, detached};
+use crate::push::{Push, Source};
 use crate::registries::Registry;
 use crate::repos::disallowed;
 use crate::service::Service;
@@ -25,6 +27,18 @@ use crate::{Ctx, Error, Kind, Result};
 pub(crate) fn blob_unknown(digest: &Digest) -> Error {
     Error::new(Kind::NotFound, "BLOB_UNKNOWN", format!("blob {digest} is not found in this repository"))
         .with_detail(json!({ "digest": digest }))
+}
+
+/// Repositories that are looked at for one to mount from, when the client names none.
+const MOUNT_SOURCES_MAX: usize = 64;
+
+/// The challenge of `e`, if it has one, with the right to pull from `source` added to it.
+fn with_source(mut e: Error, source: &RepoName) -> Error {
+    if let Some(scope) = e.challenge.as_mut().filter(|scope| !scope.is_empty()) {
+        scope.push(' ');
+        scope.push_str(&access::scope_text(&Target::Repo(source.clone()), Action::Pull));
+    }
+    e
 }
 
 /// The error of reading a blob that the rows say is here.
@@ -51,8 +65,38 @@ impl Service {
         digest: &Digest,
     ) -> Result<u64> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Pull)?;
+        if self.is_shared() {
+            return self.ask_for_blob(registry, name, digest).await.map(|(size, _)| size);
+        }
         let id = self.readable_repo(registry, name, digest).await?;
         self.size_in(id, digest).await
+    }
+
+    /// The size of a blob that may be read, as the database says now, and its row.
+    async fn ask_for_blob(&self, registry: &Registry, name: &RepoName, digest: &Digest) -> Result<(u64, RepoBlob)> {
+        let (id, name, wanted) = (registry.id, name.clone(), *digest);
+        let found = self.meta.read(move |tx| pull::blob(tx, id, &name, &wanted).map_err(Error::from)).await?;
+        let found = found.ok_or_else(|| blob_unknown(digest))?;
+        if !found.readable {
+            return Err(disallowed("reading it is locked"));
+        }
+        Ok((found.size.ok_or_else(|| blob_unknown(digest))?, found))
+    }
+
+    /// Have the link's review, if there is one, wait for the manifest that the client is
+    /// about to push. Mostly there is none, or it waits long enough, and nothing is written.
+    async fn put_off_review(&self, digest: &Digest, size: u64, found: RepoBlob, now: Timestamp) -> Result<u64> {
+        let until = now.plus(self.config.graces.touch);
+        if found.review_due.is_none_or(|due| due >= until) {
+            return Ok(size);
+        }
+        let digest = *digest;
+        let still = self.meta.write(move |tx| {
+            let size = blob::size_in(tx, found.repo, &digest)?;
+            gc::put_off(tx, &Review::Link { repo: found.repo, digest }, until)?;
+            Ok::<_, Error>(size)
+        });
+        still.await?.ok_or_else(|| blob_unknown(&digest))
     }
 
     /// The size of a blob in bytes, for a client that will not push it again if it is here:
@@ -67,6 +111,10 @@ impl Service {
         digest: &Digest,
     ) -> Result<u64> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Pull)?;
+        if self.is_shared() {
+            let (size, found) = self.ask_for_blob(registry, name, digest).await?;
+            return self.put_off_review(digest, size, found, ctx.now).await;
+        }
         let id = self.readable_repo(registry, name, digest).await?;
         let _guard = self.content.locks.shared(digest).await;
         self.content.caches.touched.insert((id, *digest), ctx.now);
@@ -143,7 +191,8 @@ impl Service {
         // Not one `put`: the lock is taken when all bytes are here, so that a slow client
         // does not hold up others.
         let direct = DirectUpload::begin(&self.content);
-        let (meta, blobs, content) = (self.meta.clone(), Arc::clone(&self.blobs), Arc::clone(&self.content));
+        let mut push = Push::begin(self, vec![digest], Source::Direct(direct.id), ctx.now).await?;
+        let blobs = Arc::clone(&self.blobs);
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
         // All of it runs to the end: when the client goes away its body breaks off, and what
         // came of it is thrown away.
@@ -152,22 +201,22 @@ impl Service {
             blobs.create(id).await?;
             let finish = async {
                 blobs.append(id, Some(0), body, limits::BLOB_BYTES_MAX).await?;
-                let guard = content.locks.shared(&digest).await;
-                blobs.finish(id, &digest).await.map(|size| (size, guard))
+                push.ready().await?;
+                blobs.finish(id, &digest).await.map_err(Error::from)
             };
-            let (size, guard) = match finish.await {
-                Ok(finished) => finished,
+            let size = match finish.await {
+                Ok(size) => size,
                 Err(e) => {
                     blobs.abort(id).await?;
-                    return Err(e.into());
+                    return Err(e);
                 }
             };
-            meta.write(move |tx| {
+            push.land(move |tx| {
                 let repo = repo::ensure(tx, &change, &name)?;
-                Ok::<_, Error>(blob::link(tx, repo.id, &digest, size, change.now, grace)?)
+                Ok(blob::link(tx, repo.id, &digest, size, change.now, grace)?)
             })
             .await?;
-            drop((guard, direct));
+            drop(direct);
             Ok(size)
         })
         .await
@@ -189,8 +238,11 @@ impl Service {
     }
 
     /// Let a repository read a blob that another repository of the registry has, if the
-    /// caller may pull from that one. With no `from`, only when it has the blob already.
-    /// False when that is not so: the client then uploads the blob.
+    /// caller may pull from that one. With no `from`, from any such repository that the
+    /// caller may pull from. False when there is none: the client then uploads the blob.
+    ///
+    /// Errors: `UNAUTHORIZED` with a challenge for both repositories when the caller may
+    /// pull from the source and came with a token that does not say so.
     pub async fn mount_blob(
         &self,
         ctx: &Ctx,
@@ -199,23 +251,57 @@ impl Service {
         digest: Digest,
         from: Option<&RepoName>,
     ) -> Result<bool> {
-        self.check_push(ctx, registry, name).await?;
-        let from = from.unwrap_or(name).clone();
-        if from != *name && self.check(ctx, registry, &Target::Repo(from.clone()), Action::Pull).is_err() {
+        self.check_push(ctx, registry, name).await.map_err(|e| match from {
+            Some(from) if from != name => with_source(e, from),
+            _ => e,
+        })?;
+        let sources = match from {
+            Some(from) if self.may_mount(ctx, registry, name, from)? => vec![from.clone()],
+            Some(_) => Vec::new(),
+            None => {
+                let id = registry.id;
+                let holders = move |tx: &mut dyn Tx| blob::holders(tx, id, &digest, MOUNT_SOURCES_MAX);
+                let mut found = self.meta.read(move |tx| holders(tx).map_err(Error::from)).await?;
+                found.retain(|source| {
+                    source == name || self.check(ctx, registry, &Target::Repo(source.clone()), Action::Pull).is_ok()
+                });
+                found
+            }
+        };
+        if sources.is_empty() {
             return Ok(false);
         }
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
         self.commit((), move |tx, _| {
-            let Some(source) = repo::find(tx, change.registry, &from)? else { return Ok(false) };
-            let Some(size) = blob::size_in(tx, source.id, &digest)? else { return Ok(false) };
-            if !source.attributes.read {
-                return Ok(false);
+            for source in &sources {
+                let Some(source) = repo::find(tx, change.registry, source)? else { continue };
+                let Some(size) = blob::size_in(tx, source.id, &digest)? else { continue };
+                if source.attributes.read {
+                    let repo = repo::ensure(tx, &change, &name)?;
+                    blob::link(tx, repo.id, &digest, size, change.now, grace)?;
+                    return Ok(true);
+                }
             }
-            let repo = repo::ensure(tx, &change, &name)?;
-            blob::link(tx, repo.id, &digest, size, change.now, grace)?;
-            Ok(true)
+            Ok(false)
         })
         .await
+    }
+
+    /// Whether the caller, who may push to `name`, may take blobs from `from`.
+    fn may_mount(&self, ctx: &Ctx, registry: &Registry, name: &RepoName, from: &RepoName) -> Result<bool> {
+        if from == name {
+            return Ok(true);
+        }
+        match self.check(ctx, registry, &Target::Repo(from.clone()), Action::Pull) {
+            Ok(()) => Ok(true),
+            // The caller may, its token does not reach there: a token for both will.
+            Err(e) if e.challenge.is_some() && self.may(&ctx.principal, Action::Pull, &registry.resource()) => {
+                let mut e = e;
+                e.challenge = Some(access::scope_text(&Target::Repo(name.clone()), Action::Push));
+                Err(with_source(e, from))
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     /// Take a blob out of a repository.
@@ -265,41 +351,43 @@ impl Service {
     ) -> Result<()> {
         self.check_push(ctx, registry, name).await?;
         let digests: Vec<Digest> = blobs.iter().map(|b| b.digest).collect();
+        let mut push = Push::begin(self, digests.clone(), Source::Store, ctx.now).await?;
+        push.ready().await?;
         let store = Arc::clone(&self.blobs);
         let list = digests.clone();
         let synced = tokio::task::spawn_blocking(move || store.sync(&list)).await;
         synced
             .map_err(|e| Error::new(Kind::Internal, "UNKNOWN", "syncing the build's layers failed").with_source(e))??;
-        let guards = self.content.locks.shared_all(&digests).await;
         let mut sizes = Vec::with_capacity(digests.len());
         for digest in digests {
             let size = self.blobs.size(&digest).await?.ok_or_else(|| blob_unknown(&digest))?;
             sizes.push((digest, size));
         }
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
-        self.commit(guards, move |tx, _| {
+        let land = push.land(move |tx| {
             let repo = repo::ensure(tx, &change, &name)?;
-            for (digest, size) in sizes {
-                blob::link(tx, repo.id, &digest, size, change.now, grace)?;
+            for (digest, size) in &sizes {
+                blob::link(tx, repo.id, digest, *size, change.now, grace)?;
             }
             Ok(())
-        })
-        .await
+        });
+        detached(land).await
     }
 
     /// Keep blobs in the store until then, whether or not a repository may read them:
     /// layers of a build under way, content that the build cache counts on. Each call
     /// replaces the time for its blobs. `holder` names who holds, e.g. `run:cb1`.
     pub async fn hold_blobs(&self, holder: &str, digests: &[Digest], until: Timestamp) -> Result<()> {
-        let guards = self.content.locks.shared_all(digests).await;
+        let mut push = Push::begin(self, digests.to_vec(), Source::Store, Timestamp::now()).await?;
+        push.ready().await?;
         let (holder, digests) = (holder.to_owned(), digests.to_vec());
-        self.commit(guards, move |tx, _| {
+        let land = push.hold(move |tx| {
             for digest in &digests {
                 gc::hold(tx, &holder, digest, until)?;
             }
             Ok(())
-        })
-        .await
+        });
+        detached(land).await
     }
 
     /// Let go of everything that `holder` holds; what nothing else needs is collected.

@@ -13,6 +13,7 @@ use portolan_types::{Digest, Timestamp, UploadId};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::cache::{Caches, Evict};
+use crate::peers::Peer;
 use crate::registries::Registry;
 use crate::service::Service;
 use crate::{Ctx, Error, Kind, Result};
@@ -25,19 +26,25 @@ pub(crate) struct Content {
     pub(crate) collecting: tokio::sync::Mutex<()>,
     /// Uploads of one request: they have no row, and live as long as the request.
     direct: Mutex<HashSet<UploadId>>,
+    /// When this process began to take uploads.
+    pub(crate) opened: Timestamp,
+    /// This server among others on its database; none when it is alone.
+    pub(crate) peer: Option<Arc<Peer>>,
     clock: Clock,
     region: Arc<str>,
 }
 
 impl Content {
     /// Begin with empty caches, and a clock that goes on from the newest event.
-    pub(crate) async fn open(meta: &Meta, region: &str) -> Result<Arc<Content>> {
+    pub(crate) async fn open(meta: &Meta, region: &str, peer: Option<Arc<Peer>>) -> Result<Arc<Content>> {
         let last = meta.read(|tx| event::last_hlc(tx).map_err(Error::from)).await?;
         Ok(Arc::new(Content {
             caches: Caches::new(),
             locks: DigestLocks::new(),
             collecting: tokio::sync::Mutex::new(()),
             direct: Mutex::default(),
+            opened: Timestamp::now(),
+            peer,
             clock: Clock(AtomicI64::new(last)),
             region: Arc::from(region),
         }))
@@ -76,6 +83,11 @@ impl Drop for DirectUpload {
 struct Clock(AtomicI64);
 
 impl Clock {
+    /// Go on from a stamp of another server.
+    fn heard(&self, stamp: i64) {
+        self.0.fetch_max(stamp, Ordering::Relaxed);
+    }
+
     fn stamp(&self, now: Timestamp) -> i64 {
         let next = |last: i64| now.0.max(last.saturating_add(1));
         match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
@@ -127,11 +139,28 @@ impl DigestLocks {
             digests.iter().map(|d| d.bytes().first().map_or(0, |b| usize::from(*b)) % STRIPES).collect();
         stripes.sort_unstable();
         stripes.dedup();
+        #[cfg(test)]
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guards = Vec::with_capacity(stripes.len());
         for at in stripes {
             guards.push(Arc::clone(&self.stripes[at]).read_owned().await);
         }
+        #[cfg(test)]
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         guards
+    }
+
+    /// Count a push that waits for a deletion by another server, for the tests.
+    #[cfg(test)]
+    pub(crate) fn note_waiting(&self) -> impl Drop + '_ {
+        struct Waiting<'l>(&'l DigestLocks);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(self)
     }
 
     /// The collector's side.
@@ -150,6 +179,26 @@ impl Service {
             now: ctx.now,
             stamp: Stamp { hlc: self.content.clock.stamp(ctx.now), region: Arc::clone(&self.content.region) },
         }
+    }
+
+    /// [`Service::commit`] of what is logged and stamped. Servers on one database share a
+    /// region and have clocks of their own, so there a stamp is moved past the newest one in
+    /// the log: transactions are serial, so stamps go up in the order of the commits.
+    pub(crate) async fn commit_change<T, F>(&self, change: Change, f: F) -> Result<T>
+    where
+        F: FnOnce(&mut dyn Tx, &Change, &mut Vec<Evict>) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (shared, content) = (self.is_shared(), Arc::clone(&self.content));
+        self.commit((), move |tx, evict| {
+            let mut change = change;
+            if shared {
+                change.stamp.hlc = change.stamp.hlc.max(event::last_hlc(tx)?.saturating_add(1));
+                content.clock.heard(change.stamp.hlc);
+            }
+            f(tx, &change, evict)
+        })
+        .await
     }
 
     /// Write, and when it is committed drop from the caches what `f` put on its list. A

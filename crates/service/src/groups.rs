@@ -117,19 +117,17 @@ impl Service {
     pub async fn delete_group(&self, ctx: &Ctx, name: &GroupName) -> Result<()> {
         self.check_group(ctx, name, Action::ControlWrite)?;
         let (name, now, subscription) = (name.clone(), ctx.now, self.subscription_id());
-        self.meta
-            .write(move |tx| {
-                let group = meta::group::get(tx, &name)?.ok_or_else(|| group_not_found(&name))?;
-                for row in meta::registry::list_group(tx, &name)? {
-                    let scope = ResourceId::registry(&subscription, group.name.as_str(), row.name.as_str());
-                    delete_with_contents(tx, row.id, &scope, now)?;
-                }
-                meta::role::delete_within(tx, &ResourceId::group(&subscription, group.name.as_str()))?;
-                meta::group::delete(tx, &name)?;
-                Ok::<_, Error>(())
-            })
-            .await?;
-        self.refresh().await
+        self.alter(move |tx| {
+            let group = meta::group::get(tx, &name)?.ok_or_else(|| group_not_found(&name))?;
+            for row in meta::registry::list_group(tx, &name)? {
+                let scope = ResourceId::registry(&subscription, group.name.as_str(), row.name.as_str());
+                delete_with_contents(tx, row.id, &scope, now)?;
+            }
+            meta::role::delete_within(tx, &ResourceId::group(&subscription, group.name.as_str()))?;
+            meta::group::delete(tx, &name)?;
+            Ok(())
+        })
+        .await
     }
 
     fn check_group(&self, ctx: &Ctx, name: &GroupName, action: Action) -> Result<()> {

@@ -64,52 +64,50 @@ impl Service {
     pub async fn adopt_bootstrap(&self, bootstrap: &Bootstrap, now: Timestamp) -> Result<()> {
         let b = bootstrap.clone();
         let hash = password::hash(&b.client_secret).map_err(key_error)?;
-        self.meta
-            .write(move |tx| {
-                match meta::setting::get(tx, TENANT)? {
-                    Some(tenant) if tenant == b.tenant_id.to_string() => return Ok(()),
-                    Some(_) => {
-                        return Err(Error::new(
-                            Kind::Conflict,
-                            "TenantExists",
-                            "the data folder already belongs to another tenant",
-                        ));
-                    }
-                    None => {}
+        self.alter(move |tx| {
+            match meta::setting::get(tx, TENANT)? {
+                Some(tenant) if tenant == b.tenant_id.to_string() => return Ok(()),
+                Some(_) => {
+                    return Err(Error::new(
+                        Kind::Conflict,
+                        "TenantExists",
+                        "the data folder already belongs to another tenant",
+                    ));
                 }
-                meta::setting::put(tx, TENANT, &b.tenant_id.to_string())?;
-                meta::setting::put(tx, SUBSCRIPTION, &b.subscription_id.to_string())?;
-                let owner = PrincipalRow {
-                    object_id: Uuid::new_v4(),
-                    app_id: Some(b.client_id),
-                    kind: "ServicePrincipal".to_owned(),
-                    display_name: "portolan-owner".to_owned(),
-                    enabled: true,
-                    valid_from: Timestamp(0),
-                    created: now,
-                };
-                meta::principal::insert(tx, &owner)?;
-                let secret = SecretRow {
-                    id: Uuid::new_v4(),
-                    principal: owner.object_id,
-                    name: "bootstrap".to_owned(),
-                    hash,
-                    created: now,
-                    expires: None,
-                };
-                meta::principal::insert_secret(tx, &secret)?;
-                let role = AssignmentRow {
-                    id: Uuid::new_v4(),
-                    scope: ResourceId::subscription(&b.subscription_id),
-                    principal: owner.object_id,
-                    role: OWNER,
-                    created: now,
-                };
-                meta::role::insert(tx, &role)?;
-                Ok(())
-            })
-            .await?;
-        self.refresh().await
+                None => {}
+            }
+            meta::setting::put(tx, TENANT, &b.tenant_id.to_string())?;
+            meta::setting::put(tx, SUBSCRIPTION, &b.subscription_id.to_string())?;
+            let owner = PrincipalRow {
+                object_id: Uuid::new_v4(),
+                app_id: Some(b.client_id),
+                kind: "ServicePrincipal".to_owned(),
+                display_name: "portolan-owner".to_owned(),
+                enabled: true,
+                valid_from: Timestamp(0),
+                created: now,
+            };
+            meta::principal::insert(tx, &owner)?;
+            let secret = SecretRow {
+                id: Uuid::new_v4(),
+                principal: owner.object_id,
+                name: "bootstrap".to_owned(),
+                hash,
+                created: now,
+                expires: None,
+            };
+            meta::principal::insert_secret(tx, &secret)?;
+            let role = AssignmentRow {
+                id: Uuid::new_v4(),
+                scope: ResourceId::subscription(&b.subscription_id),
+                principal: owner.object_id,
+                role: OWNER,
+                created: now,
+            };
+            meta::role::insert(tx, &role)?;
+            Ok(())
+        })
+        .await
     }
 
     /// The authority (host and port) to build URLs from: the one the client named, when it

@@ -1,11 +1,15 @@
 //! The signing keys' life: made on the first start, kept sealed in the database, replaced
 //! without logging anyone out.
 
-use portolan_auth::SigningKey;
+use std::sync::atomic::Ordering;
+
 use portolan_auth::master::KeyError;
-use portolan_store::meta;
+use portolan_auth::{Authority, SigningKey};
+use portolan_store::meta::key::KeyRow;
+use portolan_store::meta::{self, Meta};
 use portolan_types::Timestamp;
 
+use crate::peers::KEY_SETTLE;
 use crate::service::Service;
 use crate::{Error, Kind, Result};
 
@@ -27,6 +31,20 @@ impl Service {
                 })
                 .await?;
         }
+        let now = Timestamp::now();
+        if let Some(own) = &self.content.peer {
+            // Until every server knows a new key, the one before it signs.
+            let young = |key: &KeyRow| now.since(key.created) < KEY_SETTLE;
+            let unsettled = rows.len() > 1 && rows.first().is_some_and(young);
+            if unsettled && let Some(at) = rows.iter().position(|key| !young(key)) {
+                rows[..=at].rotate_right(1);
+            }
+            own.unsettled.store(unsettled, Ordering::Relaxed);
+        }
+        let wanted: Vec<&str> = rows.iter().map(|key| key.kid.as_str()).collect();
+        if self.authority.jwks().iter().map(|key| key.kid.as_str()).eq(wanted) {
+            return Ok(());
+        }
         let master = self.authority.master();
         let keys = rows.iter().map(|k| SigningKey::unseal(master, &k.kid, &k.sealed)).collect::<Result<_, _>>();
         self.authority.install(keys.map_err(key_error)?);
@@ -44,12 +62,11 @@ impl Service {
         ];
         let longest = lifetimes.into_iter().max().unwrap_or_default();
         let before = Timestamp(now.0.saturating_sub(i64::try_from(longest.as_micros()).unwrap_or(i64::MAX)));
-        self.meta
-            .write(move |tx| {
-                meta::key::delete_inactive(tx, before)?;
-                meta::key::insert(tx, &kid, &sealed, now)
-            })
-            .await?;
+        self.alter(move |tx| {
+            meta::key::delete_inactive(tx, before)?;
+            Ok(meta::key::insert(tx, &kid, &sealed, now)?)
+        })
+        .await?;
         self.load_signing_keys().await
     }
 
@@ -66,6 +83,54 @@ impl Service {
             .map_err(|e| Error::new(Kind::Internal, "InternalServerError", "making a key failed").with_source(e))?
             .map_err(key_error)
     }
+}
+
+/// The setting that tells one master key from another.
+const MASTER_KEY: &str = "master_key";
+
+fn fingerprint(authority: &Authority) -> String {
+    portolan_types::digest::hex(&authority.hmac("fingerprint", b"master key"))
+}
+
+/// Refuse a master key that is not this database's.
+pub(crate) async fn check_master_key(meta: &Meta, authority: &Authority) -> Result<()> {
+    let own = fingerprint(authority);
+    match meta.read(|tx| meta::setting::get(tx, MASTER_KEY)).await? {
+        Some(theirs) if theirs != own => Err(wrong_master_key()),
+        _ => Ok(()),
+    }
+}
+
+/// Write down which master key this database belongs to, now that it has opened what is
+/// sealed in it. Of two servers that start at once with different keys, one is refused.
+pub(crate) async fn note_master_key(meta: &Meta, authority: &Authority) -> Result<()> {
+    let own = fingerprint(authority);
+    let theirs = meta
+        .write(move |tx| match meta::setting::get(tx, MASTER_KEY)? {
+            Some(theirs) => Ok(theirs == own),
+            None => meta::setting::put(tx, MASTER_KEY, &own).map(|()| true),
+        })
+        .await?;
+    if theirs { Ok(()) } else { Err(wrong_master_key()) }
+}
+
+/// Whether a master key was chosen for this database: then a server must not make another.
+pub async fn has_master_key(meta: &Meta) -> Result<bool> {
+    let chosen = meta
+        .read(|tx| {
+            Ok::<_, portolan_store::Error>(
+                meta::setting::get(tx, MASTER_KEY)?.is_some() || !meta::key::list(tx)?.is_empty(),
+            )
+        })
+        .await?;
+    Ok(chosen)
+}
+
+fn wrong_master_key() -> Error {
+    Error::new(Kind::Conflict, "MasterKeyMismatch", "this server's master key is not the one that the database was set up with")
+        .with_hint(
+            "copy master.key from the data folder of a server that uses this database (or name it with the setting master_key_file), or restore it from a backup",
+        )
 }
 
 pub(crate) fn key_error(e: KeyError) -> Error {

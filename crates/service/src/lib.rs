@@ -11,17 +11,23 @@ pub mod blobs;
 pub mod cache;
 pub mod cache_rules;
 pub mod catalog;
+pub mod check;
 mod content;
 mod ctx;
 #[cfg(test)]
 mod data_tests;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gc;
 pub mod groups;
 pub mod identity;
 mod keys;
 pub mod manifests;
+pub mod peers;
 mod properties;
+mod push;
 pub mod registries;
 pub mod repos;
 pub mod service;
@@ -33,7 +39,8 @@ pub mod uploads;
 pub use cache::StoredManifest;
 pub use ctx::{Ctx, Reach};
 pub use error::{Error, Kind, Result};
-pub use manifests::{ManifestDetail, PutManifest};
+pub use keys::has_master_key;
+pub use manifests::{ManifestDetail, PutCondition, PutManifest, PutOptions};
 pub use portolan_store::meta::repo::{Attributes, AttributesPatch, Order};
 pub use portolan_store::meta::tag::TagInfo;
 pub use registries::{Registry, Sku};

@@ -13,6 +13,7 @@ use portolan_auth::access::{Action, Target};
 use portolan_store::meta::event::{self, Change, EventKind, Subject};
 use portolan_store::meta::gc::{self, Review};
 use portolan_store::meta::manifest::{self, ManifestInfo, NewManifest, RefKind};
+use portolan_store::meta::pull::{self, Named};
 use portolan_store::meta::repo::{self, After, AttributesPatch, Repo};
 use portolan_store::meta::tag::{self, TagInfo};
 use portolan_store::meta::{Tx, blob};
@@ -22,7 +23,7 @@ use serde_json::json;
 
 use crate::cache::{CachedTag, Evict, StoredManifest};
 use crate::registries::Registry;
-use crate::repos::{ListQuery, Page, disallowed, note_if_empty, remove_manifest, visible};
+use crate::repos::{ListQuery, Page, disallowed, name_unknown, note_if_empty, remove_manifest, visible};
 use crate::service::Service;
 use crate::{Ctx, Error, Kind, Result};
 
@@ -35,6 +36,52 @@ pub struct PutManifest {
     pub subject: Option<Digest>,
     /// Whether the repository did not have it before.
     pub created: bool,
+}
+
+/// What a push of a manifest asks for besides its bytes and where they go.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions<'a> {
+    /// The media type it came under, parameters and all; without one the document says it.
+    pub content_type: Option<&'a str>,
+    /// Tags it gets besides the reference it is put to.
+    pub tags: &'a [Tag],
+    /// What must be true of the reference before; all of it.
+    pub conditions: &'a [PutCondition],
+}
+
+/// What must be true of a reference before it is changed (RFC 9110, "Conditional
+/// Requests"): clients that keep a list under a tag so see that nobody changed it meanwhile.
+#[derive(Clone, Debug)]
+pub enum PutCondition {
+    /// There is nothing there.
+    Absent,
+    /// There is something there.
+    Present,
+    /// One of these is there.
+    OneOf(Vec<Digest>),
+    /// None of these is there.
+    NoneOf(Vec<Digest>),
+}
+
+impl PutCondition {
+    pub(crate) fn check(&self, there: Option<&Digest>) -> Result<()> {
+        let holds = match self {
+            PutCondition::Absent => there.is_none(),
+            PutCondition::Present => there.is_some(),
+            PutCondition::OneOf(list) => there.is_some_and(|d| list.contains(d)),
+            PutCondition::NoneOf(list) => there.is_none_or(|d| !list.contains(d)),
+        };
+        match (holds, there) {
+            (true, _) => Ok(()),
+            (false, Some(there)) => Err(unmet(&format!("the reference names {there} now"))),
+            (false, None) => Err(unmet("the reference names nothing now")),
+        }
+    }
+}
+
+/// 412: a condition of the request is not met.
+fn unmet(now: &str) -> Error {
+    Error::new(Kind::PreconditionFailed, "DENIED", format!("a condition of the request is not met: {now}"))
 }
 
 /// A manifest with everything that ACR tells about it.
@@ -92,8 +139,24 @@ impl Service {
         bytes: Bytes,
         content_type: Option<&str>,
     ) -> Result<PutManifest> {
+        let options = PutOptions { content_type, ..PutOptions::default() };
+        self.put_manifest_with(ctx, registry, name, reference, bytes, &options).await
+    }
+
+    /// [`Service::put_manifest`], with all that a request can ask for.
+    ///
+    /// Errors besides: `PreconditionFailed` (`DENIED`) when the condition does not hold.
+    pub async fn put_manifest_with(
+        &self,
+        ctx: &Ctx,
+        registry: &Arc<Registry>,
+        name: &RepoName,
+        reference: &Reference,
+        bytes: Bytes,
+        options: &PutOptions<'_>,
+    ) -> Result<PutManifest> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push)?;
-        let view = ManifestView::parse(&bytes, content_type).map_err(|e| invalid(&e))?;
+        let view = ManifestView::parse(&bytes, options.content_type).map_err(|e| invalid(&e))?;
         check_media_type(&view.media_type)?;
         let (digest, tag) = match reference {
             Reference::Tag(tag) => (Digest::of(&bytes), Some(tag.clone())),
@@ -109,8 +172,19 @@ impl Service {
         };
         let new = self.describe(registry, name, &view, digest, bytes).await?;
         let subject = new.subject;
-        let (change, name) = (self.change(ctx, registry), name.clone());
-        let created = self.commit((), move |tx, evict| store(tx, &change, &name, tag.as_ref(), &new, evict)).await?;
+        let (change, name, conditions) = (self.change(ctx, registry), name.clone(), options.conditions.to_vec());
+        let mut tags: Vec<Tag> = tag.iter().cloned().collect();
+        for tag in options.tags {
+            if !tags.contains(tag) {
+                tags.push(tag.clone());
+            }
+        }
+        let created = self
+            .commit_change(change, move |tx, change, evict| {
+                check_conditions(tx, change, &name, tag.as_ref(), &new.digest, &conditions)?;
+                store(tx, change, &name, &tags, &new, evict)
+            })
+            .await?;
         Ok(PutManifest { digest, subject, created })
     }
 
@@ -187,6 +261,9 @@ impl Service {
         reference: &Reference,
     ) -> Result<Arc<StoredManifest>> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Pull)?;
+        if self.is_shared() {
+            return self.ask_for_manifest(registry, name, reference).await;
+        }
         let repo = self.lookup_repo(registry, name).await?;
         let mut readable = repo.attributes.read;
         let digest = match reference {
@@ -216,6 +293,56 @@ impl Service {
         Ok(manifest)
     }
 
+    /// The image for Linux on amd64 in an index: what a client that knows no indexes is
+    /// given for a tag of one, as Docker's registry does (its "manifest-v2-2", "Backward
+    /// compatibility"). `None` when the index has no such child here.
+    pub async fn image_of_index(
+        &self,
+        ctx: &Ctx,
+        registry: &Arc<Registry>,
+        name: &RepoName,
+        index: &StoredManifest,
+    ) -> Result<Option<Arc<StoredManifest>>> {
+        let Ok(view) = ManifestView::parse(&index.bytes, Some(&index.media_type)) else { return Ok(None) };
+        let child = view.manifests().iter().find(|child| {
+            let platform = child.platform.as_ref();
+            platform.is_some_and(|p| p.os == "linux" && p.architecture == "amd64")
+        });
+        let Some(child) = child else { return Ok(None) };
+        match self.get_manifest(ctx, registry, name, &Reference::Digest(child.digest)).await {
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// A manifest as the database has it now. Its bytes are those of its digest, so they may
+    /// come from memory.
+    async fn ask_for_manifest(
+        &self,
+        registry: &Registry,
+        name: &RepoName,
+        reference: &Reference,
+    ) -> Result<Arc<StoredManifest>> {
+        let (id, wanted, what) = (registry.id, name.clone(), reference.clone());
+        let (repo, digest, media_type) =
+            match self.meta.read(move |tx| pull::manifest(tx, id, &wanted, &what).map_err(Error::from)).await? {
+                Named::NoRepo => return Err(name_unknown(name)),
+                Named::NoManifest => return Err(manifest_unknown(reference)),
+                Named::Manifest { readable: false, .. } => return Err(disallowed("reading it is locked")),
+                Named::Manifest { repo, digest, media_type, .. } => (repo, digest, media_type),
+            };
+        let key = (repo, digest);
+        // Deleted and pushed again, it may have come under another type.
+        if let Some(known) = self.content.caches.manifests.get(&key).filter(|m| m.media_type == media_type) {
+            return Ok(known);
+        }
+        let found = self.meta.read(move |tx| manifest::content(tx, repo, &digest).map_err(Error::from)).await?;
+        let (bytes, media_type, attributes) = found.ok_or_else(|| manifest_unknown(reference))?;
+        let manifest = Arc::new(StoredManifest::new(digest, media_type, bytes, attributes));
+        self.content.caches.manifests.insert(key, Arc::clone(&manifest));
+        Ok(manifest)
+    }
+
     async fn lookup_tag(&self, repo: i64, tag: &Tag) -> Result<CachedTag> {
         let key = (repo, tag.clone());
         if let Some(found) = self.content.caches.tags.get(&key) {
@@ -242,36 +369,54 @@ impl Service {
         name: &RepoName,
         reference: &Reference,
     ) -> Result<()> {
+        self.delete_manifest_if(ctx, registry, name, reference, &[]).await
+    }
+
+    /// [`Service::delete_manifest`] under conditions.
+    ///
+    /// Errors besides: `PreconditionFailed` (`DENIED`) when one does not hold.
+    pub async fn delete_manifest_if(
+        &self,
+        ctx: &Ctx,
+        registry: &Arc<Registry>,
+        name: &RepoName,
+        reference: &Reference,
+        conditions: &[PutCondition],
+    ) -> Result<()> {
         let digest = match reference {
             Reference::Tag(tag) => {
-                let done = self.untag(ctx, registry, name, tag).await;
+                let done = self.untag_if(ctx, registry, name, tag, conditions).await;
                 return done.map_err(|e| if e.code == "TAG_UNKNOWN" { manifest_unknown(reference) } else { e });
             }
             Reference::Digest(digest) => *digest,
         };
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Delete)?;
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.unlink);
-        self.commit((), move |tx, evict| {
+        let conditions = conditions.to_vec();
+        self.commit_change(change, move |tx, change, evict| {
             let repo = visible(tx, change.registry, &name)?;
             if !repo.attributes.write {
                 return Err(disallowed(&format!("repository {name} is locked")));
             }
             match lock_on(tx, repo.id, &digest)? {
                 None => return Err(manifest_unknown(&Reference::Digest(digest))),
+                Some(_) if conditions.iter().any(|c| c.check(Some(&digest)).is_err()) => {
+                    return Err(unmet(&format!("the reference names {digest} now")));
+                }
                 Some(Some(lock)) => return Err(disallowed(&lock)),
                 Some(None) => {}
             }
-            remove_manifest(tx, &change, &repo, &digest, grace, evict)?;
-            remove_referrers(tx, &change, &repo, digest, grace, evict)?;
-            note_if_empty(tx, &change, &repo, evict)
+            remove_manifest(tx, change, &repo, &digest, grace, evict)?;
+            remove_referrers(tx, change, &repo, digest, grace, evict)?;
+            note_if_empty(tx, change, &repo, evict)
         })
         .await
     }
 
     /// Manifests that are about `subject`, whether or not it is here; by digest. With
-    /// `artifact_type`, those of that type.
-    ///
-    /// Errors: `NAME_UNKNOWN`.
+    /// `artifact_type`, those of that type. A repository that is not there has none: clients
+    /// take a 404 for a registry that does not know referrers at all. A page ends early when
+    /// its annotations alone are as large as a manifest may be.
     pub async fn referrers(
         &self,
         ctx: &Ctx,
@@ -287,12 +432,23 @@ impl Service {
         let found = self
             .meta
             .read(move |tx| {
-                let repo = visible(tx, id, &name)?;
-                manifest::referrers(tx, repo.id, &subject, artifact_type.as_deref(), after.as_ref(), fetch)
-                    .map_err(Error::from)
+                let repo = match visible(tx, id, &name) {
+                    Err(e) if e.code == "NAME_UNKNOWN" => return Ok((Vec::new(), 0)),
+                    repo => repo?,
+                };
+                let (kind, after) = (artifact_type.as_deref(), after.as_ref());
+                let sizes = manifest::referrer_sizes(tx, repo.id, &subject, kind, after, fetch)?;
+                let wanted = fitting(sizes.iter().map(|(_, bytes)| *bytes)).min(fetch - 1);
+                let items = match wanted {
+                    0 => Vec::new(),
+                    wanted => manifest::referrers(tx, repo.id, &subject, kind, after, wanted)?,
+                };
+                Ok::<_, Error>((items, sizes.len()))
             })
             .await?;
-        Ok(query.page(found, |m| (m.updated, m.digest.to_string())))
+        let (items, there) = found;
+        let next = items.last().filter(|_| there > items.len()).map(|last| last.digest.to_string());
+        Ok(Page { items, next })
     }
 
     /// A repository's manifests with their attributes and tags.
@@ -356,17 +512,29 @@ impl Service {
     ) -> Result<ManifestDetail> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::MetadataWrite)?;
         let (change, name) = (self.change(ctx, registry), name.clone());
-        self.commit((), move |tx, evict| {
+        self.commit_change(change, move |tx, change, evict| {
             let repo = visible(tx, change.registry, &name)?;
             let found = detail(tx, repo.id, &digest)?;
-            manifest::set_attributes(tx, &change, repo.id, &digest, patch.apply(found.info.attributes))?;
+            manifest::set_attributes(tx, change, repo.id, &digest, patch.apply(found.info.attributes))?;
             let about = Subject { digest: Some(&digest), ..Subject::default() };
-            event::append(tx, &change, &name, EventKind::AttributesChanged, about)?;
+            event::append(tx, change, &name, EventKind::AttributesChanged, about)?;
             evict.push(Evict::Manifest(repo.id, digest));
             detail(tx, repo.id, &digest)
         })
         .await
     }
+}
+
+/// How many descriptors with annotations of these sizes go on one page: one at least, so
+/// that the list goes on.
+fn fitting(sizes: impl Iterator<Item = u64>) -> usize {
+    let mut room = limits::MANIFEST_BYTES_MAX as u64;
+    let fits = sizes.take_while(|bytes| {
+        let fits = *bytes <= room;
+        room = room.saturating_sub(*bytes);
+        fits
+    });
+    fits.count().max(1)
 }
 
 /// The part of an image configuration that a list shows.
@@ -397,7 +565,7 @@ fn store(
     tx: &mut dyn Tx,
     change: &Change,
     name: &RepoName,
-    tag: Option<&Tag>,
+    tags: &[Tag],
     new: &NewManifest,
     evict: &mut Vec<Evict>,
 ) -> Result<bool> {
@@ -405,14 +573,13 @@ fn store(
     if !repo.attributes.write {
         return Err(disallowed(&format!("repository {name} is locked")));
     }
-    let old = match tag {
-        Some(tag) => tag::find(tx, repo.id, tag)?,
-        None => None,
-    };
-    if let Some(old) = &old
-        && !old.attributes.write
-    {
-        return Err(disallowed(&format!("tag {} is locked", old.name)));
+    let mut moves = Vec::with_capacity(tags.len());
+    for tag in tags {
+        let old = tag::find(tx, repo.id, tag)?;
+        if old.as_ref().is_some_and(|old| !old.attributes.write) {
+            return Err(disallowed(&format!("tag {tag} is locked")));
+        }
+        moves.push((tag, old.is_none_or(|old| old.digest != new.digest)));
     }
     let mut missing = blob::missing(tx, repo.id, &new.blobs)?;
     missing.extend(manifest::missing(tx, repo.id, &new.manifests)?);
@@ -431,17 +598,17 @@ fn store(
         gc::dequeue(tx, &Review::Link { repo: repo.id, digest: *digest })?;
     }
     repo::touch(tx, change, repo.id, !repo.visible)?;
-    let about = Subject {
+    let about = |tag| Subject {
         tag,
         digest: Some(&new.digest),
         media_type: Some(&new.media_type),
         size: Some(new.bytes.len() as u64),
     };
-    event::append(tx, change, name, EventKind::ManifestPushed, about)?;
-    if let Some(tag) = tag {
+    event::append(tx, change, name, EventKind::ManifestPushed, about(tags.first()))?;
+    for (tag, moved) in moves {
         tag::put(tx, change, repo.id, tag, &new.digest)?;
-        if old.is_none_or(|old| old.digest != new.digest) {
-            event::append(tx, change, name, EventKind::TagSet, about)?;
+        if moved {
+            event::append(tx, change, name, EventKind::TagSet, about(Some(tag)))?;
         }
         evict.push(Evict::Tag(repo.id, tag.clone()));
     }
@@ -449,6 +616,26 @@ fn store(
         evict.push(Evict::Repo(change.registry, name.clone()));
     }
     Ok(created)
+}
+
+/// Look what is under the reference of a push now: under its tag, or under the digest.
+fn check_conditions(
+    tx: &mut dyn Tx,
+    change: &Change,
+    name: &RepoName,
+    tag: Option<&Tag>,
+    digest: &Digest,
+    conditions: &[PutCondition],
+) -> Result<()> {
+    if conditions.is_empty() {
+        return Ok(());
+    }
+    let there = match (repo::find(tx, change.registry, name)?, tag) {
+        (None, _) => None,
+        (Some(repo), Some(tag)) => tag::find(tx, repo.id, tag)?.map(|found| found.digest),
+        (Some(repo), None) => manifest::info(tx, repo.id, digest)?.map(|found| found.digest),
+    };
+    conditions.iter().try_for_each(|condition| condition.check(there.as_ref()))
 }
 
 /// What locks a manifest against deletion: `None` when there is no such manifest.
@@ -491,6 +678,15 @@ fn remove_referrers(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_of_referrers_is_bounded_in_bytes() {
+        const MAX: u64 = limits::MANIFEST_BYTES_MAX as u64;
+        assert_eq!(fitting([1, 2, 3].into_iter()), 3);
+        assert_eq!(fitting([MAX - 1, 1, 1].into_iter()), 2);
+        assert_eq!(fitting([MAX + 1, 1].into_iter()), 1, "one at least");
+        assert_eq!(fitting(std::iter::repeat_n(MAX / 4, 100)), 4);
+    }
 
     #[test]
     fn media_types_fit_a_header() {

@@ -277,8 +277,7 @@ impl Service {
         self.check_control(ctx, &id, Action::ControlWrite)?;
         let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
         let created = self
-            .meta
-            .write(move |tx| {
+            .alter(move |tx| {
                 let group = meta::group::get(tx, &group)?.ok_or_else(|| group_not_found(&group))?;
                 match meta::registry::get(tx, &wanted)? {
                     Some(row) if row.group.key() == group.name.key() => {
@@ -294,7 +293,6 @@ impl Service {
                 }
             })
             .await?;
-        self.refresh().await?;
         Ok((self.registry(name.as_str())?, created))
     }
 
@@ -317,17 +315,13 @@ impl Service {
         self.check_control(ctx, &id, Action::ControlWrite)?;
         let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
         let existed = self
-            .meta
-            .write(move |tx| match meta::registry::get(tx, &wanted)? {
+            .alter(move |tx| match meta::registry::get(tx, &wanted)? {
                 Some(row) if row.group.key() == group.key() => {
                     delete_with_contents(tx, row.id, &id, now).map(|()| true)
                 }
                 _ => Ok::<_, Error>(false),
             })
             .await?;
-        if existed {
-            self.refresh().await?;
-        }
         Ok(existed)
     }
 
@@ -398,13 +392,11 @@ impl Service {
         change: impl FnOnce(&mut dyn Tx, RegistryRow, Timestamp) -> Result<()> + Send + 'static,
     ) -> Result<Arc<Registry>> {
         let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
-        self.meta
-            .write(move |tx| match meta::registry::get(tx, &wanted)? {
-                Some(row) if row.group.key() == group.key() => change(tx, row, now),
-                _ => Err(not_found(&group, &wanted)),
-            })
-            .await?;
-        self.refresh().await?;
+        self.alter(move |tx| match meta::registry::get(tx, &wanted)? {
+            Some(row) if row.group.key() == group.key() => change(tx, row, now),
+            _ => Err(not_found(&group, &wanted)),
+        })
+        .await?;
         self.registry(name.as_str())
     }
 

@@ -114,10 +114,14 @@ impl Service {
     /// caller has checked access.
     pub(crate) async fn lookup_repo(&self, registry: &Registry, name: &RepoName) -> Result<CachedRepo> {
         let key = (registry.id, name.clone());
+        let (id, wanted) = key.clone();
+        if self.is_shared() {
+            let repo = self.meta.read(move |tx| visible(tx, id, &wanted)).await?;
+            return Ok(CachedRepo { id: repo.id, attributes: repo.attributes });
+        }
         if let Some(repo) = self.content.caches.repos.get(&key) {
             return Ok(repo);
         }
-        let (id, wanted) = key.clone();
         self.content
             .caches
             .repos
@@ -149,10 +153,10 @@ impl Service {
     ) -> Result<RepoDetail> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::MetadataWrite)?;
         let (change, name) = (self.change(ctx, registry), name.clone());
-        self.commit((), move |tx, evict| {
+        self.commit_change(change, move |tx, change, evict| {
             let repo = visible(tx, change.registry, &name)?;
-            repo::set_attributes(tx, &change, repo.id, patch.apply(repo.attributes))?;
-            event::append(tx, &change, &name, EventKind::AttributesChanged, Subject::default())?;
+            repo::set_attributes(tx, change, repo.id, patch.apply(repo.attributes))?;
+            event::append(tx, change, &name, EventKind::AttributesChanged, Subject::default())?;
             evict.push(Evict::Repo(change.registry, name.clone()));
             detail(tx, change.registry, &name)
         })
@@ -166,7 +170,7 @@ impl Service {
     pub async fn delete_repository(&self, ctx: &Ctx, registry: &Arc<Registry>, name: &RepoName) -> Result<DeletedRepo> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Delete)?;
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.unlink);
-        self.commit((), move |tx, evict| {
+        self.commit_change(change, move |tx, change, evict| {
             let repo = visible(tx, change.registry, &name)?;
             if !repo.attributes.deletable() {
                 return Err(disallowed(&format!("repository {name} is locked")));
@@ -180,11 +184,11 @@ impl Service {
                 {
                     return Err(disallowed(&format!("tag {} in it is locked", locked.name)));
                 }
-                let gone = remove_manifest(tx, &change, &repo, &digest, grace, evict)?;
+                let gone = remove_manifest(tx, change, &repo, &digest, grace, evict)?;
                 deleted.manifests.push(digest);
                 deleted.tags.extend(gone);
             }
-            note_if_empty(tx, &change, &repo, evict)?;
+            note_if_empty(tx, change, &repo, evict)?;
             deleted.tags.sort();
             Ok(deleted)
         })

@@ -12,6 +12,8 @@ use uuid::Uuid;
 use crate::Result;
 use crate::content::Content;
 use crate::gc::Graces;
+use crate::keys::{check_master_key, note_master_key};
+use crate::peers::Peer;
 use crate::snapshot::Snapshot;
 
 /// All rules of the registry. One per server; share it in an `Arc`.
@@ -83,7 +85,29 @@ impl Service {
         authority: Arc<Authority>,
         config: ServiceConfig,
     ) -> Result<Service> {
-        let content = Content::open(&meta, &config.region).await?;
+        let shared = meta.is_shared();
+        Service::open_as(shared, meta, blobs, authority, config).await
+    }
+
+    /// [`Service::open`] for a database that other servers use, whatever engine it is.
+    pub(crate) async fn open_as(
+        shared: bool,
+        meta: Meta,
+        blobs: Arc<dyn Blobs>,
+        authority: Arc<Authority>,
+        mut config: ServiceConfig,
+    ) -> Result<Service> {
+        check_master_key(&meta, &authority).await?;
+        let peer = match shared {
+            true => Some(Peer::join(&meta).await?),
+            false => None,
+        };
+        if shared {
+            // What a push asked about is not remembered by other servers: instead nothing
+            // goes sooner than it could.
+            config.graces.unlink = config.graces.unlink.max(config.graces.touch);
+        }
+        let content = Content::open(&meta, &config.region, peer).await?;
         let service = Service {
             meta,
             blobs,
@@ -94,6 +118,7 @@ impl Service {
             content,
         };
         service.load_signing_keys().await?;
+        note_master_key(&service.meta, &service.authority).await?;
         service.refresh().await?;
         Ok(service)
     }

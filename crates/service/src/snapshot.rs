@@ -1,9 +1,10 @@
 //! What every request asks for, kept in memory: registries by name and host, principals
 //! with their roles and secrets.
 //!
-//! The database is the truth. Whoever changes one of these rows calls
-//! [`Service::refresh`] after the commit, which reads all of them anew in one transaction
-//! and swaps the whole; readers never wait and never see half a change.
+//! The database is the truth. Whoever changes one of these rows does it through
+//! `Service::alter`, which after the commit reads all of them anew in one transaction and
+//! swaps the whole ([`Service::refresh`]), and has the other servers do the same; readers
+//! never wait and never see half a change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use portolan_types::Timestamp;
 use uuid::Uuid;
 
 use crate::Result;
+use crate::peers::version;
 use crate::registries::Registry;
 use crate::service::{Service, ServiceConfig};
 
@@ -24,6 +26,8 @@ pub(crate) const SUBSCRIPTION: &str = "subscription";
 /// One consistent reading.
 #[derive(Default)]
 pub(crate) struct Snapshot {
+    /// Which change it is as of; see [`crate::peers`].
+    pub version: i64,
     /// Nil before the first start has finished.
     pub tenant: Uuid,
     /// Nil before the first start has finished.
@@ -76,7 +80,7 @@ impl Snapshot {
         let id = |text: Option<String>| text.and_then(|t| Uuid::try_parse(&t).ok()).unwrap_or_default();
         let tenant = id(meta::setting::get(tx, TENANT)?);
         let subscription = id(meta::setting::get(tx, SUBSCRIPTION)?);
-        let mut snapshot = Snapshot { tenant, subscription, ..Snapshot::default() };
+        let mut snapshot = Snapshot { version: version(tx)?, tenant, subscription, ..Snapshot::default() };
         for row in meta::registry::list(tx)? {
             let registry = Arc::new(Registry::from_row(row, &subscription, config)?);
             for host in hosts(&registry, config) {
@@ -114,8 +118,8 @@ impl Snapshot {
 }
 
 impl Service {
-    /// Read everything kept in memory anew. Call it after every commit that changed a
-    /// registry, a principal, a secret or a role; when it returns, decisions see the change.
+    /// Read everything kept in memory anew; when it returns, decisions here see what was
+    /// committed before. Changes that other servers must see go through `alter`.
     pub async fn refresh(&self) -> Result<()> {
         let _one_at_a_time = self.refreshing.lock().await;
         let config = self.config.clone();

@@ -11,6 +11,7 @@ use portolan_types::{Digest, RepoName, Tag};
 use serde_json::json;
 
 use crate::cache::Evict;
+use crate::manifests::PutCondition;
 use crate::registries::Registry;
 use crate::repos::{ListQuery, Page, disallowed, visible};
 use crate::service::Service;
@@ -94,11 +95,11 @@ impl Service {
     ) -> Result<TagInfo> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::MetadataWrite)?;
         let (change, name, tag) = (self.change(ctx, registry), name.clone(), tag.clone());
-        self.commit((), move |tx, evict| {
+        self.commit_change(change, move |tx, change, evict| {
             let (repo, found) = find(tx, change.registry, &name, &tag)?;
-            tag::set_attributes(tx, &change, repo.id, &tag, patch.apply(found.attributes))?;
+            tag::set_attributes(tx, change, repo.id, &tag, patch.apply(found.attributes))?;
             let about = Subject { tag: Some(&tag), digest: Some(&found.digest), ..Subject::default() };
-            event::append(tx, &change, &name, EventKind::AttributesChanged, about)?;
+            event::append(tx, change, &name, EventKind::AttributesChanged, about)?;
             evict.push(Evict::Tag(repo.id, tag.clone()));
             find(tx, change.registry, &name, &tag).map(|(_, found)| found)
         })
@@ -110,17 +111,31 @@ impl Service {
     /// Errors: `NAME_UNKNOWN`, `TAG_UNKNOWN`; `REGISTRY_DISALLOWED_OPERATION` when the tag
     /// or the repository is locked.
     pub async fn untag(&self, ctx: &Ctx, registry: &Arc<Registry>, name: &RepoName, tag: &Tag) -> Result<()> {
+        self.untag_if(ctx, registry, name, tag, &[]).await
+    }
+
+    /// [`Service::untag`] under conditions on the manifest that the tag names.
+    pub(crate) async fn untag_if(
+        &self,
+        ctx: &Ctx,
+        registry: &Arc<Registry>,
+        name: &RepoName,
+        tag: &Tag,
+        conditions: &[PutCondition],
+    ) -> Result<()> {
         self.check(ctx, registry, &Target::Repo(name.clone()), Action::Delete)?;
         let (change, name, tag) = (self.change(ctx, registry), name.clone(), tag.clone());
-        self.commit((), move |tx, evict| {
+        let conditions = conditions.to_vec();
+        self.commit_change(change, move |tx, change, evict| {
             let (repo, found) = find(tx, change.registry, &name, &tag)?;
+            conditions.iter().try_for_each(|condition| condition.check(Some(&found.digest)))?;
             if !repo.attributes.write || !found.attributes.deletable() {
                 return Err(disallowed(&format!("tag {tag} is locked")));
             }
             tag::delete(tx, repo.id, &tag)?;
             let about = Subject { tag: Some(&tag), digest: Some(&found.digest), ..Subject::default() };
-            event::append(tx, &change, &name, EventKind::TagDeleted, about)?;
-            repo::touch(tx, &change, repo.id, false)?;
+            event::append(tx, change, &name, EventKind::TagDeleted, about)?;
+            repo::touch(tx, change, repo.id, false)?;
             evict.push(Evict::Tag(repo.id, tag.clone()));
             Ok(())
         })

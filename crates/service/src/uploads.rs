@@ -4,6 +4,10 @@
 //! belongs to a repository and to whoever began it; for anybody else it is not there. It
 //! ends when it becomes a blob, when its owner cancels it, when its content has not the
 //! digest promised, or after [`crate::gc::UPLOAD_IDLE`] without a byte.
+//!
+//! Any server on the same database and blob store may take the next chunk. One request at a
+//! time writes: the blob store sees to that within a server, and a row (`Claim`) between them,
+//! which is given back before the client is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +20,7 @@ use portolan_store::meta::{blob, repo};
 use portolan_types::{Digest, RepoName, UploadId, limits};
 
 use crate::content::{detached, owner};
+use crate::push::{Push, Source};
 use crate::registries::Registry;
 use crate::service::Service;
 use crate::{Ctx, Error, Kind, Result};
@@ -31,7 +36,7 @@ fn upload_unknown(id: UploadId) -> Error {
     )
 }
 
-fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     Error::new(Kind::Conflict, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
 }
 
@@ -100,6 +105,7 @@ impl Service {
             let now = ctx.now;
             self.meta.write(move |tx| upload::touch(tx, id, now).map_err(Error::from)).await?;
         }
+        let claim = self.claim_upload(id).await?.ok_or_else(busy)?;
         let total_max = match bytes_max {
             None => limits::BLOB_BYTES_MAX,
             Some(bytes_max) => {
@@ -107,7 +113,10 @@ impl Service {
                 offset.unwrap_or(have).saturating_add(bytes_max).min(limits::BLOB_BYTES_MAX)
             }
         };
-        self.blobs.append(id, offset, body, total_max).await.map_err(|e| upload_error(e, id))
+        let done = self.blobs.append(id, offset, body, total_max).await.map_err(|e| upload_error(e, id));
+        // The client's next chunk may go to another server.
+        claim.release().await?;
+        done
     }
 
     /// Turn an upload into a blob of its repository; the blob's size. When the content has
@@ -123,27 +132,31 @@ impl Service {
         digest: Digest,
     ) -> Result<u64> {
         let found = self.find_upload(ctx, registry, name, id).await?;
-        let guard = self.content.locks.shared(&digest).await;
+        let mut push = Push::begin(self, vec![digest], Source::Upload(id), ctx.now).await?;
         let (meta, blobs, now) = (self.meta.clone(), Arc::clone(&self.blobs), ctx.now);
         let grace = self.config.graces.link;
         detached(async move {
+            push.ready().await?;
             let size = match blobs.finish(id, &digest).await {
                 Ok(size) => size,
                 Err(e @ StoreError::DigestMismatch { .. }) => {
                     blobs.abort(id).await?;
-                    meta.write(move |tx| upload::delete(tx, id).map_err(Error::from)).await?;
+                    meta.write(move |tx| {
+                        upload::delete(tx, id)?;
+                        repo::remove_if_unused(tx, found.repo)?;
+                        Ok::<_, Error>(())
+                    })
+                    .await?;
                     return Err(e.into());
                 }
                 Err(e) => return Err(upload_error(e, id)),
             };
-            meta.write(move |tx| {
+            push.land(move |tx| {
                 blob::link(tx, found.repo, &digest, size, now, grace)?;
                 upload::delete(tx, id)?;
-                Ok::<_, Error>(())
+                Ok(size)
             })
-            .await?;
-            drop(guard);
-            Ok(size)
+            .await
         })
         .await
     }
@@ -171,13 +184,15 @@ impl Service {
         id: UploadId,
     ) -> Result<()> {
         let found = self.find_upload(ctx, registry, name, id).await?;
+        let claim = self.claim_upload(id).await?.ok_or_else(busy)?;
         self.blobs.abort(id).await.map_err(|e| upload_error(e, id))?;
         self.commit((), move |tx, _| {
             upload::delete(tx, id)?;
             repo::remove_if_unused(tx, found.repo)?;
             Ok(())
         })
-        .await
+        .await?;
+        claim.release().await
     }
 }
 

@@ -6,11 +6,16 @@
 //! blob's row leaves a [`Review::File`] behind until the file is gone too: a crash between
 //! the two is picked up by the next round.
 
+use std::time::Duration;
+
 use portolan_types::{Digest, Timestamp};
 
 use super::tx::{all, one};
-use super::{RowExt, Tx, Value, blob, manifest, repo};
+use super::{RowExt, Tx, Value, blob, manifest, peer, repo};
 use crate::{Error, Result};
+
+/// How long a blob is left alone that somebody is just pushing.
+const PUSH_WAIT: Duration = Duration::from_secs(60);
 
 /// Something to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,20 @@ pub fn is_due(tx: &mut dyn Tx, review: &Review, now: Timestamp) -> Result<bool> 
     Ok(one(tx, sql, &[kind, repo, digest, now.into()], |_| Ok(()))?.is_some())
 }
 
+/// When a review is due; `None` when there is none.
+pub fn due_of(tx: &mut dyn Tx, review: &Review) -> Result<Option<Timestamp>> {
+    let sql = "SELECT due FROM gc_queue WHERE kind = ?1 AND repo = ?2 AND digest = ?3";
+    one(tx, sql, &review.key(), |row| row.time(0))
+}
+
+/// Put a review off to then, if there is one and it is due earlier.
+pub fn put_off(tx: &mut dyn Tx, review: &Review, due: Timestamp) -> Result<()> {
+    let [kind, repo, digest] = review.key();
+    let sql = "UPDATE gc_queue SET due = ?4 WHERE kind = ?1 AND repo = ?2 AND digest = ?3 AND due < ?4";
+    tx.execute(sql, &[kind, repo, digest, due.into()])?;
+    Ok(())
+}
+
 /// The review is done.
 pub fn dequeue(tx: &mut dyn Tx, review: &Review) -> Result<()> {
     tx.execute("DELETE FROM gc_queue WHERE kind = ?1 AND repo = ?2 AND digest = ?3", &review.key())?;
@@ -115,10 +134,11 @@ pub fn review_link(
     Ok(LinkVerdict::Removed { repo_removed: repo::remove_if_unused(tx, repo_id)? })
 }
 
-/// Remove a blob's row if no repository may read it and no lease holds it. True when the
-/// file is to be deleted now: the caller does so, under the lock that keeps pushes of the
-/// same content out, and then dequeues [`Review::File`].
-pub fn review_blob(tx: &mut dyn Tx, digest: &Digest, now: Timestamp) -> Result<bool> {
+/// Remove a blob's row if no repository may read it, no lease holds it and nobody is just
+/// pushing it. True when the file is to be deleted: the caller does so before `until`,
+/// keeping pushes of the same content out until then (by a lock, or by the review that this
+/// leaves behind), and then dequeues [`Review::File`].
+pub fn review_blob(tx: &mut dyn Tx, digest: &Digest, now: Timestamp, until: Timestamp) -> Result<bool> {
     let review = Review::Blob(*digest);
     if !is_due(tx, &review, now)? {
         return Ok(false);
@@ -127,21 +147,32 @@ pub fn review_blob(tx: &mut dyn Tx, digest: &Digest, now: Timestamp) -> Result<b
         enqueue(tx, review, until)?;
         return Ok(false);
     }
+    if peer::is_pushed(tx, digest)? {
+        // Its link will have a review of its own; this one is for a push that fails.
+        enqueue(tx, review, now.plus(PUSH_WAIT))?;
+        return Ok(false);
+    }
     dequeue(tx, &review)?;
     if blob::is_linked(tx, digest)? {
         return Ok(false);
     }
     tx.execute("DELETE FROM blob WHERE digest = ?1", &[digest.into()])?;
-    enqueue(tx, Review::File(*digest), now)?;
+    enqueue(tx, Review::File(*digest), until)?;
     Ok(true)
 }
 
-/// Whether the file of a [`Review::File`] is to be deleted: nobody pushed the content again.
-pub fn review_file(tx: &mut dyn Tx, digest: &Digest, now: Timestamp) -> Result<bool> {
-    if blob::exists(tx, digest)? || leased_until(tx, digest, now)?.is_some() {
-        dequeue(tx, &Review::File(*digest))?;
+/// Whether the file of a [`Review::File`] is to be deleted, before `until`: nobody pushed
+/// the content again, or is about to, and nobody else is deleting it.
+pub fn review_file(tx: &mut dyn Tx, digest: &Digest, now: Timestamp, until: Timestamp) -> Result<bool> {
+    let review = Review::File(*digest);
+    if !is_due(tx, &review, now)? {
         return Ok(false);
     }
+    if blob::exists(tx, digest)? || leased_until(tx, digest, now)?.is_some() || peer::is_pushed(tx, digest)? {
+        dequeue(tx, &review)?;
+        return Ok(false);
+    }
+    enqueue(tx, review, until)?;
     Ok(true)
 }
 
@@ -193,7 +224,6 @@ fn leased_until(tx: &mut dyn Tx, digest: &Digest, now: Timestamp) -> Result<Opti
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::super::event::{self, Change, EventKind, Stamp, Subject};
     use super::super::group::{self, GroupRow};
@@ -294,11 +324,11 @@ mod tests {
             let now = T.plus(GRACE);
             assert_eq!(review_link(tx, repo, &kept, now, now)?, LinkVerdict::Kept);
             assert_eq!(review_link(tx, repo, &lost, now, now)?, LinkVerdict::Removed { repo_removed: false });
-            assert!(review_blob(tx, &lost, now)? && !blob::exists(tx, &lost)?);
+            assert!(review_blob(tx, &lost, now, now)? && !blob::exists(tx, &lost)?);
             assert_eq!(due(tx, now, 10)?, [Review::File(lost)]);
             // The content comes again before its file is gone.
             blob::link(tx, repo, &lost, 4, now, GRACE)?;
-            assert!(!review_file(tx, &lost, now)?);
+            assert!(!review_file(tx, &lost, now, now)?);
             Ok(())
         })
         .await;
@@ -340,7 +370,7 @@ mod tests {
             assert!(repo::find(tx, 1, &"a".parse().unwrap())?.is_none());
             let other = repo::find(tx, 2, &"a".parse().unwrap())?.unwrap();
             assert!(other.visible && tag::find(tx, other.id, &"v1".parse().unwrap())?.is_some());
-            assert!(review_blob(tx, &own, T)? && !review_blob(tx, &shared, T)?);
+            assert!(review_blob(tx, &own, T, T)? && !review_blob(tx, &shared, T, T)?);
             assert_eq!(blob::size_in(tx, other.id, &shared)?, Some(3));
             Ok(())
         })

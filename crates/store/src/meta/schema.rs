@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, name: "content", sql: include_str!("schema/0001_content.sql") },
     Migration { number: 2, name: "identity", sql: include_str!("schema/0002_identity.sql") },
     Migration { number: 3, name: "tasks", sql: include_str!("schema/0003_tasks.sql") },
+    Migration { number: 4, name: "shared", sql: include_str!("schema/0004_shared.sql") },
 ];
 
 /// Make the engine's own tables.
