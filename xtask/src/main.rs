@@ -2,10 +2,12 @@
 //!
 //! - `tidy`: the rules of the house as code; part of `./test`.
 //! - `docs`: write the reference pages that come from code (`--check`: only compare).
+//! - `fuzz`: libFuzzer over the parsers of hostile bytes; what it finds goes into the corpus.
 //! - `bench registry`, `bench build`: side by side with other programs.
 
 mod bench;
 mod docs;
+mod fuzz;
 mod tidy;
 
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: cargo xtask tidy
        cargo xtask docs [--check]
+       cargo xtask fuzz [--secs N] [TARGET]…
        cargo xtask bench registry|build [--help]";
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn run() -> Result<()> {
         ["tidy"] => tidy::run(&root()?),
         ["docs"] => docs::run(&root()?, false),
         ["docs", "--check"] => docs::run(&root()?, true),
+        ["fuzz", rest @ ..] => fuzz::run(&root()?, rest),
         ["bench", ..] => bench::run(args.get(1..).unwrap_or_default()),
         _ => bail!("{USAGE}"),
     }

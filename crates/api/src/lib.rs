@@ -11,6 +11,9 @@ pub mod acr;
 pub mod arm;
 pub mod blobs;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod registry;
 pub mod token;

@@ -34,6 +34,9 @@ pub mod event;
 pub mod exec;
 mod expand;
 mod fsys;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod graph;
 mod instruct;
 mod parse;

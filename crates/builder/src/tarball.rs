@@ -286,6 +286,8 @@ impl Extensions {
                 b"path" | b"linkpath" if value.contains(&0) => return Err(damaged()),
                 b"path" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.link = Some(value.to_vec()),
+                // No file is larger, and contents and their padding must not pass what u64 counts.
+                b"size" if whole()? > i64::MAX as u64 => return Err(damaged()),
                 b"size" => self.size = Some(whole()?),
                 b"uid" => self.uid = Some(u32::try_from(whole()?).map_err(|_| damaged())?),
                 b"gid" => self.gid = Some(u32::try_from(whole()?).map_err(|_| damaged())?),
@@ -520,6 +522,11 @@ mod tests {
         let mut out = Vec::new();
         block(&mut out, b'L', b"x", b"", (0, 0, 0), 1 << 32, 0, (0, 0));
         assert!(Reader::new(&out[..]).next().unwrap_err().to_string().contains("too large"));
+        for size in [u64::MAX, 1 << 63] {
+            let mut record = Vec::new();
+            pax_record(&mut record, b"size", size.to_string().as_bytes());
+            assert!(Extensions::default().read_pax(&record).is_err(), "{size}");
+        }
         assert_eq!(pax_time("-1.25"), Some(Timespec { tv_sec: -2, tv_nsec: 750_000_000 }));
         assert_eq!(pax_time("12.5"), Some(Timespec { tv_sec: 12, tv_nsec: 500_000_000 }));
     }

@@ -147,7 +147,7 @@ impl Service {
 }
 
 /// The part of `scopes` that `may` allows, one grant for each resource, in the order asked.
-fn granted(scopes: &[&str], may: ActionSet) -> Vec<Grant> {
+pub(crate) fn granted(scopes: &[&str], may: ActionSet) -> Vec<Grant> {
     let mut grants: Vec<Grant> = Vec::new();
     for scope in scopes.iter().flat_map(|s| s.split(' ')).filter(|s| !s.is_empty()).take(SCOPES_MAX) {
         let Some((kind, name, actions)) = parse(scope) else { continue };

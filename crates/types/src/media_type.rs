@@ -33,6 +33,18 @@ pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Docker layer that may be fetched from elsewhere (Windows base layers).
 pub const DOCKER_FOREIGN_LAYER: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 
+/// Whether `text` is a media type without parameters: `type/subtype`, each at most 127
+/// characters that a header can carry (RFC 6838, 4.2).
+pub fn is_media_type(text: &str) -> bool {
+    let name = |part: &str| {
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.len() <= 127
+            && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(c))
+    };
+    text.split_once('/').is_some_and(|(kind, subtype)| name(kind) && name(subtype))
+}
+
 /// Whether a manifest of this type lists other manifests.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)

@@ -238,6 +238,10 @@ impl ManifestView {
             (None, None) => media_type::OCI_MANIFEST.to_owned(),
         };
         let malformed = |why: &str| InvalidManifest::Malformed(why.to_owned());
+        // It goes out again in a header with every pull.
+        if !media_type::is_media_type(&media_type) {
+            return Err(malformed("its media type is none: write it as type/subtype"));
+        }
         let version2 = |raw: &RawManifest| match raw.schema_version {
             Some(2) => Ok(()),
             _ => Err(malformed("schemaVersion must be 2")),
@@ -485,6 +489,17 @@ mod tests {
         assert!(matches!(parse(both, Some(media_type::OCI_MANIFEST)), Err(InvalidManifest::TypeMismatch { .. })));
         let schema1 = serde_json::json!({"schemaVersion": 1, "fsLayers": []});
         assert_eq!(parse(schema1, None).unwrap_err(), InvalidManifest::Schema1);
+    }
+
+    #[test]
+    fn a_type_that_no_header_can_carry_is_refused() {
+        for (inside, outside) in [("a\nb/c", None), ("text", None), ("", Some("é/x")), ("", Some("a/b c")), ("/", None)] {
+            let document = match inside {
+                "" => serde_json::json!({}),
+                inside => serde_json::json!({"mediaType": inside}),
+            };
+            assert!(matches!(parse(document, outside), Err(InvalidManifest::Malformed(_))), "{inside:?} {outside:?}");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl FromStr for Platform {
         let err = InvalidName { what: "platform", why: "write os/architecture[/variant], for example linux/amd64" };
         let mut parts = text.split('/').map(|p| p.trim().to_ascii_lowercase());
         let word = |p: &String| {
-            !p.is_empty() && p.len() <= 32 && p.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'.')
+            !p.is_empty() && p.len() <= 32 && p.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.-".contains(&c))
         };
         let (os, second, variant) = (parts.next(), parts.next(), parts.next());
         if parts.next().is_some() {

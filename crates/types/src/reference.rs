@@ -85,6 +85,27 @@ fn latest() -> Tag {
     }
 }
 
+/// A host name, an IPv4 address or an IPv6 address in brackets, with or without a port
+/// (github.com/distribution/reference, `domain`).
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    if port.is_some_and(|p| p.is_empty() || !p.bytes().all(|c| c.is_ascii_digit())) {
+        return false;
+    }
+    if let Some(inner) = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
+        return !inner.is_empty() && inner.bytes().all(|c| c.is_ascii_hexdigit() || c == b':');
+    }
+    name.split('.').all(|label| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+    })
+}
+
 impl FromStr for ImageRef {
     type Err = InvalidName;
 
@@ -101,8 +122,8 @@ impl FromStr for ImageRef {
             Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path),
             _ => (DOCKER_HUB, rest),
         };
-        if host.is_empty() || !host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-:[]".contains(&c)) {
-            return Err(err("the registry host has a character that host names cannot have"));
+        if !is_host(host) {
+            return Err(err("the registry host is not a name or address, with or without a port"));
         }
         let host = match host {
             "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
@@ -149,7 +170,7 @@ mod tests {
         check("mcr.microsoft.com/x/y", "mcr.microsoft.com", "x/y", "latest");
         let d = Digest::of(b"x").to_string();
         check(&format!("a/b:v1@{d}"), "docker.io", "a/b", &d);
-        for bad in ["", ":v1", "a@sha256:1", "UPPER/x", "a/b:", "ho st.com/a"] {
+        for bad in ["", ":v1", "a@sha256:1", "UPPER/x", "a/b:", "ho st.com/a", "a..b/c", "h:/a", "[::1/a", "-a.b/c", "h:5x/a"] {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
         }
     }

@@ -60,9 +60,13 @@ impl Timestamp {
         self.datetime().format(&f).unwrap_or_default()
     }
 
-    /// Parse any RFC 3339 time.
+    /// Parse any RFC 3339 time whose year has four digits in UTC too.
     pub fn parse(text: &str) -> Option<Timestamp> {
         let t = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        let year = t.checked_to_offset(time::UtcOffset::UTC)?.year();
+        if !(0..=9999).contains(&year) {
+            return None;
+        }
         i64::try_from(t.unix_timestamp_nanos().div_euclid(1000)).ok().map(Timestamp)
     }
 }

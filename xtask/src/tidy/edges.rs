@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["types", "api"]),
     ("portolan", &["server", "cli", "builder"]),
     ("testkit", &["types"]),
+    ("fuzz", &["types", "auth", "api", "builder", "service", "tasks", "server"]),
     ("xtask", &[]),
 ];
 

@@ -23,7 +23,7 @@ impl Challenge {
 }
 
 /// One header may hold several challenges: `scheme k="v",k=v, scheme …`.
-fn parse(header: &str) -> Vec<Challenge> {
+pub(crate) fn parse(header: &str) -> Vec<Challenge> {
     let mut found: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut rest = header.trim_start_matches([' ', ',', '\t']);
     while !rest.is_empty() {

@@ -8,7 +8,7 @@
 //! to its end without an error has the right bytes.
 
 mod blob;
-mod challenge;
+pub(crate) mod challenge;
 mod token;
 
 use std::sync::Arc;

@@ -162,12 +162,12 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
 
 /// What an address leads to.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Context { registry: i64, relative_path: String },
     Log { registry: i64, run: RunId },
 }
 
-fn place(path: &str) -> Option<Place> {
+pub(super) fn place(path: &str) -> Option<Place> {
     let (account, rest) = path.strip_prefix("/blob/r")?.split_once('/')?;
     let registry = account.parse().ok().filter(|_| account.bytes().all(|c| c.is_ascii_digit()))?;
     if let Some(run) = rest.strip_prefix("logs/").and_then(|r| r.strip_suffix("/rawtext.log")) {
@@ -199,7 +199,7 @@ async fn route(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Response, Re
 
 /// The members of a query that mean something here. Decoded, `+` being itself: base64 has it.
 #[derive(Debug, Default)]
-struct Query {
+pub(super) struct Query {
     se: String,
     sp: String,
     sig: String,
@@ -209,7 +209,7 @@ struct Query {
 }
 
 impl Query {
-    fn read(text: &str) -> Query {
+    pub(super) fn read(text: &str) -> Query {
         let mut query = Query::default();
         for pair in text.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -228,7 +228,7 @@ impl Query {
     }
 }
 
-fn check(authority: &Authority, path: &str, query: &Query, now: Timestamp) -> Option<Permission> {
+pub(super) fn check(authority: &Authority, path: &str, query: &Query, now: Timestamp) -> Option<Permission> {
     let sig = URL_SAFE_NO_PAD.decode(query.sig.trim_end_matches('=')).ok()?;
     let text = signed_text(path, &query.se, &query.sp);
     if !authority.verify_hmac(PURPOSE, text.as_bytes(), &sig) {
@@ -289,7 +289,7 @@ fn block_id(text: &str) -> Option<Vec<u8>> {
 
 /// The ids in a `<BlockList>`, in order. `Latest`, `Uncommitted` and `Committed` mean the
 /// same here: a context is put together once.
-fn block_list(xml: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn block_list(xml: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     use quick_xml::events::Event;
     let xml = std::str::from_utf8(xml).map_err(|_| "The list of blocks is not UTF-8.")?;
     let mut reader = quick_xml::Reader::from_str(xml);
@@ -410,7 +410,7 @@ fn set(res: &mut Response, name: &'static str, value: &str) {
 
 /// The window asked for: `x-ms-range` before `Range`, `bytes=a-b` or `bytes=a-`. Any other
 /// form is as if it were not there (RFC 9110, 14.2).
-fn range(headers: &HeaderMap) -> Option<Range<u64>> {
+pub(super) fn range(headers: &HeaderMap) -> Option<Range<u64>> {
     let text = headers.get("x-ms-range").or_else(|| headers.get(RANGE))?.to_str().ok()?;
     let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
     let first: u64 = first.trim().parse().ok()?;

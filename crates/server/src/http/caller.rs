@@ -126,7 +126,7 @@ fn ctx(parts: &Parts, principal: Principal, reach: Reach, now: Timestamp) -> Ctx
 
 /// The scope that a request of the data plane needs, for the challenge that answers a bad
 /// token; empty when the path names no repository.
-fn scope_wanted(method: &Method, path: &str) -> String {
+pub(super) fn scope_wanted(method: &Method, path: &str) -> String {
     let (rest, metadata) = match (path.strip_prefix("/v2/"), path.strip_prefix("/acr/v1/")) {
         (Some(rest), _) => (rest, false),
         (_, Some(rest)) => (rest, true),

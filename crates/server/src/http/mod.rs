@@ -13,6 +13,9 @@ pub mod blob;
 pub mod caller;
 pub mod edge;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod identity;
 mod intake;

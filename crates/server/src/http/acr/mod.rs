@@ -1,8 +1,8 @@
 //! ACR's data plane: attributes, tags and manifests as `az acr repository` and the SDKs
 //! read them: `/acr/v1/`.
 
-mod path;
-mod wire;
+pub(crate) mod path;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 

@@ -82,7 +82,7 @@ struct Patch {
     read_enabled: Option<bool>,
 }
 
-pub(super) fn patch(bytes: &[u8]) -> Result<AttributesPatch, Error> {
+pub(crate) fn patch(bytes: &[u8]) -> Result<AttributesPatch, Error> {
     let patch: Patch = serde_json::from_slice(bytes)
         .map_err(|e| Error::new(Kind::Invalid, "UNSUPPORTED", format!("the attributes cannot be read: {e}")))?;
     Ok(AttributesPatch {

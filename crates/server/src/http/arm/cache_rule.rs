@@ -16,7 +16,7 @@ use crate::App;
 const TYPE: &str = "Microsoft.ContainerRegistry/registries/cacheRules";
 
 #[derive(Debug, Default, Deserialize)]
-struct RuleBody {
+pub(super) struct RuleBody {
     #[serde(default)]
     properties: RuleProperties,
 }

@@ -159,6 +159,21 @@ async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
     })
 }
 
+/// Read bytes as each of the bodies that ARM requests have; how many they could be.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn bodies(bytes: &[u8]) -> usize {
+    let registry = serde_json::from_slice::<registry::RegistryBody>(bytes).ok().map(|b| b.into_input().is_ok());
+    let run = serde_json::from_slice::<run::RunRequest>(bytes).is_ok();
+    let rule = serde_json::from_slice::<cache_rule::RuleBody>(bytes).is_ok();
+    usize::from(registry.is_some()) + usize::from(run) + usize::from(rule)
+}
+
+/// Whether a `$filter` of `/resources` is understood.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn filter(text: &str) -> bool {
+    registry::Filter::parse(text).is_ok()
+}
+
 /// `{"value": […]}`
 fn list_of(items: Vec<Value>) -> Response {
     respond::json(StatusCode::OK, &json!({"value": items}))

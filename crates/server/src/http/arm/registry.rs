@@ -18,7 +18,7 @@ const TYPE: &str = "Microsoft.ContainerRegistry/registries";
 
 /// Body of PUT and PATCH; members that ARM reports itself are left unread.
 #[derive(Debug, Default, Deserialize)]
-struct RegistryBody {
+pub(super) struct RegistryBody {
     location: Option<String>,
     sku: Option<SkuBody>,
     tags: Option<Map<String, Value>>,
@@ -31,7 +31,7 @@ struct SkuBody {
 }
 
 impl RegistryBody {
-    fn into_input(self) -> Result<RegistryInput, Error> {
+    pub(super) fn into_input(self) -> Result<RegistryInput, Error> {
         Ok(RegistryInput {
             location: self.location,
             sku: self.sku.and_then(|s| s.name).map(|name| name.parse()).transpose()?,
@@ -209,7 +209,7 @@ fn credentials_to_wire(credentials: &Credentials) -> Response {
 
 /// `$filter` of `/resources`: comparisons with `eq`, joined by `and`.
 #[derive(Debug, Default, PartialEq)]
-struct Filter {
+pub(super) struct Filter {
     kind: Option<String>,
     name: Option<String>,
     group: Option<String>,
@@ -217,7 +217,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn parse(text: &str) -> Result<Filter, Error> {
+    pub(super) fn parse(text: &str) -> Result<Filter, Error> {
         let invalid = || {
             Error::new(
                 Kind::Invalid,

@@ -145,7 +145,7 @@ async fn cancel(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Resu
 /// The body of scheduleRun; members of other types of run are left unread.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RunRequest {
+pub(super) struct RunRequest {
     #[serde(rename = "type", default)]
     kind: String,
     image_names: Option<Vec<String>>,

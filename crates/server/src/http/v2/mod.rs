@@ -9,7 +9,7 @@ mod blob;
 pub(crate) mod list;
 mod manifest;
 pub(crate) mod path;
-mod range;
+pub(crate) mod range;
 mod upload;
 
 use std::sync::Arc;
@@ -117,7 +117,7 @@ fn header_text(parts: &Parts, name: HeaderName) -> Option<&str> {
 
 /// Whether `If-None-Match` names this entity tag (given with its quotes). Content never
 /// changes under its digest, so weak and strong are the same.
-fn none_match(parts: &Parts, etag: &[u8]) -> bool {
+pub(crate) fn none_match(parts: &Parts, etag: &[u8]) -> bool {
     parts.headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
         value.as_bytes().split(|c| *c == b',').map(<[u8]>::trim_ascii).any(|candidate| {
             let candidate = candidate.strip_prefix(b"W/").unwrap_or(candidate);

@@ -1,0 +1,147 @@
+//! What a build reads of a user's files: Dockerfiles, ignore files, archives.
+
+use portolan_builder::fuzzing as build;
+use portolan_types::ignore::Ignore;
+
+use super::{text, two};
+use crate::Target;
+
+pub(super) const DOCKERFILE: Target = Target {
+    name: "dockerfile",
+    run: |input| {
+        let lines = input.split(|b| *b == b'\n').count();
+        match build::dockerfile(input) {
+            Ok(found) => {
+                assert!(found.stages >= 1 && found.stages <= found.instructions);
+                assert!(found.last_line <= lines && found.instructions <= lines);
+                // The same file with other line ends means the same.
+                if let Some(text) = text(input)
+                    && !text.contains('\r')
+                {
+                    assert_eq!(build::dockerfile(text.replace('\n', "\r\n").as_bytes()), Ok(found));
+                }
+            }
+            Err(why) => assert!(why.len() <= 4 * input.len() + 1_000, "{why}"),
+        }
+        let Some(text) = text(input) else { return };
+        let (words, json) = build::words(two(text).0);
+        assert!(words.iter().all(|w| !w.is_empty()) && words.iter().map(String::len).sum::<usize>() <= text.len());
+        assert!(json.is_none_or(|j| j.iter().map(String::len).sum::<usize>() <= 3 * text.len()));
+    },
+    words: &[
+        "FROM ",
+        "FROM scratch AS a\n",
+        "RUN ",
+        "COPY --from=a --chown=1:2 x /y\n",
+        "ADD ",
+        "ENV a=b\n",
+        "ARG X=1\n",
+        "LABEL ",
+        "<<EOF\n",
+        "EOF\n",
+        "<<-'E F'",
+        "\\\n",
+        "# escape=`\n",
+        "# syntax=docker/dockerfile:1\n",
+        "[\"a\", \"b\"]",
+        "ONBUILD ",
+        "HEALTHCHECK --interval=5s CMD x\n",
+        "EXPOSE 80/tcp\n",
+        "VOLUME [\"/x\"]\n",
+        "USER a:b\n",
+        "WORKDIR /x\n",
+        "SHELL [\"a\"]\n",
+        "STOPSIGNAL 9\n",
+        "RUN --mount=type=cache,target=/x ",
+        "${a:-b}",
+        "CMD ",
+        "ENTRYPOINT ",
+    ],
+    bytes_max: 8 * 1024,
+};
+
+/// The value of every variable on the first line, the word after it.
+pub(super) const EXPANSION: Target = Target {
+    name: "expansion",
+    run: |input| {
+        let Some(text) = text(input) else { return };
+        let (value, word) = two(text);
+        let Some(expanded) = build::expand(word, value) else { return };
+        assert!(expanded.len() <= 1024 * 1024 + value.len(), "{} bytes", expanded.len());
+        if !word.contains(['$', '\\', '"', '\'']) {
+            assert_eq!(expanded, word);
+        }
+    },
+    words: &["$a", "${a}", "${a:-", "${a:+", "${a:?x}", "${a#*", "${a%%", "${a/x/y}", "${a//", "}", "\\$", "'", "\""],
+    bytes_max: 2_000,
+};
+
+/// The path on the first line, the patterns after it.
+pub(super) const IGNORE: Target = Target {
+    name: "ignore",
+    run: |input| {
+        let Some(text) = text(input) else { return };
+        let (path, patterns) = two(text);
+        let Ok(ignore) = Ignore::parse(patterns) else { return };
+        let ignored = ignore.matches(path);
+        if ignore.is_empty() {
+            assert!(!ignored);
+        }
+        let clean = !path.is_empty()
+            && !path.starts_with('/')
+            && !path.split('/').any(|p| p.is_empty() || p == "." || p == "..");
+        if clean && ignored && !ignore.has_exceptions() {
+            assert!(ignore.matches(&format!("{path}/below")), "all that is below an ignored folder is ignored");
+            assert!(!ignore.may_include_below(path));
+        }
+        // Where nothing can be included, nothing is.
+        if clean && !ignore.may_include_below(path) {
+            assert!(ignore.matches(&format!("{path}/x")), "{path:?}");
+        }
+        // A pattern more that takes everything back.
+        if clean && let Ok(all) = Ignore::parse(&format!("{patterns}\n!**")) {
+            assert!(!all.matches(path));
+        }
+    },
+    words: &["**", "*/", "!", "**/", "/**", "[a-z]", "[^", "\\", "#", "?", "../", "./", ".git"],
+    bytes_max: 1_000,
+};
+
+/// An archive. A header's checksum is put right first, or hardly any change would come
+/// further than that.
+pub(super) const TAR: Target = Target {
+    name: "tar",
+    run: |input| {
+        sound(input);
+        let mut mended = input.to_vec();
+        for block in mended.chunks_exact_mut(512) {
+            if block[257..262] == *b"ustar" {
+                block[148..156].copy_from_slice(b"        ");
+                let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+                block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        sound(&mended);
+    },
+    words: &[
+        "ustar\0",
+        "ustar  \0",
+        "PaxHeaders.0/x",
+        "20 size=",
+        "18446744073709551615\n",
+        "27 SCHILY.xattr.user.a=",
+        "path=",
+        "linkpath=",
+        "mtime=-1.5",
+    ],
+    bytes_max: 8 * 1024,
+};
+
+fn sound(archive: &[u8]) {
+    let (read, skipped) = (build::archive(archive, true), build::archive(archive, false));
+    for found in [&read, &skipped] {
+        assert!(found.entries <= archive.len() as u64 / 512, "every entry has a header");
+        assert!(found.content_bytes <= archive.len() as u64);
+    }
+    assert_eq!((read.entries, read.whole), (skipped.entries, skipped.whole), "past contents is where they end");
+}

@@ -1,0 +1,1 @@
+//! A property test for each grammar.
