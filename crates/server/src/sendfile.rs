@@ -43,7 +43,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// Bytes in one piece: what is sent at once, if the socket takes it.
-const PIECE_BYTES_MAX: usize = 1024 * 1024;
+const PIECE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Below this, copying costs less than a second open file and two more system calls.
 pub(crate) const FILE_BYTES_MIN: u64 = 128 * 1024;
 /// How far apart the bytes are that are looked for in memory. Files are read ahead and

@@ -19,4 +19,5 @@ mod settings;
 mod support;
 mod tls;
 mod tokens;
+mod transfer;
 mod v2;

@@ -23,6 +23,7 @@ pub async fn blob_suite(open: impl Fn() -> Result<Arc<dyn Blobs>>) {
     refused_puts(&*blobs).await;
     listing(&*blobs).await;
     uploads(&*blobs).await;
+    large_uploads(&*blobs).await;
     one_append_at_a_time(&blobs).await;
     objects(&*blobs).await;
     hostile_keys(&*blobs).await;
@@ -167,6 +168,49 @@ async fn uploads(blobs: &dyn Blobs) {
     assert!(blobs.abort(id).await.unwrap());
     assert_eq!(blobs.length(id).await.unwrap(), None);
     assert!(!blobs.stale_uploads(SystemTime::now() + hour).await.unwrap().contains(&id));
+}
+
+/// Bodies of many sizes, one after the other and at once: past what a store gathers before
+/// it writes, and past where it begins to write in another way.
+async fn large_uploads(blobs: &dyn Blobs) {
+    let bytes = content(14 * MIB + 4_099, 60);
+    // Where one request ends and the next begins.
+    let even = vec![0, 9 * MIB, 10 * MIB, bytes.len()];
+    let odd = vec![0, 3 * MIB + 7, 9 * MIB + 4_095, 9 * MIB + 4_096, 12 * MIB + 1, bytes.len()];
+    let one = vec![0, bytes.len()];
+    let upload = async |cuts: Vec<usize>, piece_len: usize, seed: u64| {
+        // Another content for each, so that each is written.
+        let bytes: Bytes = [&seed.to_le_bytes()[..], &bytes].concat().into();
+        let id = UploadId::random();
+        blobs.create(id).await.unwrap();
+        for part in cuts.windows(2) {
+            let (from, to) = (part[0], if part[1] + 8 >= bytes.len() { bytes.len() } else { part[1] });
+            let part = bytes.slice(from..to);
+            assert_eq!(blobs.append(id, Some(from as u64), body(&part, piece_len), u64::MAX).await.unwrap(), to as u64);
+        }
+        let digest = Digest::of(&bytes);
+        assert_eq!(blobs.finish(id, &digest).await.unwrap(), bytes.len() as u64);
+        assert!(whole(blobs, &digest).await == bytes, "in pieces of {piece_len}");
+        blobs.delete(&digest).await.unwrap();
+    };
+    upload(one.clone(), 256 * 1024, 1).await;
+    upload(even.clone(), 16_384, 2).await;
+    upload(odd.clone(), 100_003, 3).await;
+    tokio::join!(upload(one.clone(), 3_999, 4), upload(odd, 1_500_000, 5), upload(even, 70_000, 6), upload(one, 5 * MIB, 7));
+
+    // Broken off in the middle of a large one: what is kept is what was sent.
+    let id = UploadId::random();
+    blobs.create(id).await.unwrap();
+    let cut = 11 * MIB + 123;
+    let broken = blobs.append(id, Some(0), broken_body(&bytes.slice(..cut), 65_536), u64::MAX).await;
+    assert!(matches!(broken, Err(Error::Interrupted(_))));
+    let have = blobs.length(id).await.unwrap().unwrap();
+    assert!(have <= cut as u64);
+    blobs.append(id, Some(have), body(&bytes.slice(have as usize..), 65_536), u64::MAX).await.unwrap();
+    let digest = Digest::of(&bytes);
+    blobs.finish(id, &digest).await.unwrap();
+    assert!(whole(blobs, &digest).await == bytes);
+    blobs.delete(&digest).await.unwrap();
 }
 
 async fn one_append_at_a_time(blobs: &Arc<dyn Blobs>) {
