@@ -1,9 +1,11 @@
-//! One binary: the server (`portolan serve`), the process of a build step (`portolan
-//! build-run`, started by the server only) and the command line (everything else).
+//! One binary: the server (`portolan serve`), what is done to its store while it is down
+//! (`portolan check`, `portolan migrate`), the process of a build step (`portolan build-run`,
+//! started by the server only) and the command line (everything else).
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use portolan_server::maintenance;
 
 /// A self-hosted container registry that speaks Azure Container Registry's language and
 /// builds images itself.
@@ -35,6 +37,8 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(portolan_server::ServeArgs),
+    /// Check the store of a server that is not running, and repair it.
+    Check(maintenance::CheckArgs),
     #[command(flatten)]
     Client(portolan_cli::Command),
 }
@@ -53,7 +57,18 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Command::Check(args) => maintained(maintenance::check(&args)),
         Command::Client(command) => exit_code(portolan_cli::run(command)),
+    }
+}
+
+fn maintained(done: Result<u8, impl std::fmt::Display>) -> ExitCode {
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("ERROR: {error:#}");
+            ExitCode::from(maintenance::EXIT_FAILED)
+        }
     }
 }
 

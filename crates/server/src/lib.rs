@@ -17,6 +17,7 @@ pub mod drain;
 mod files;
 pub mod http;
 mod listen;
+pub mod maintenance;
 mod seal;
 mod sendfile;
 pub mod server;
