@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState;
 
 /// The hash functions a digest may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,6 +194,23 @@ impl Hasher {
         }
     }
 
+    /// The state after what was fed so far, for another process to go on from: an upload's
+    /// chunks may reach different servers. About 100 bytes.
+    pub fn save(&self) -> Vec<u8> {
+        match self {
+            Hasher::Sha256(h) => h.serialize().to_vec(),
+            Hasher::Sha512(h) => h.serialize().to_vec(),
+        }
+    }
+
+    /// Go on from what [`Hasher::save`] gave. `None` when it is no such state.
+    pub fn resume(algorithm: Algorithm, state: &[u8]) -> Option<Hasher> {
+        match algorithm {
+            Algorithm::Sha256 => sha2::Sha256::deserialize(state.try_into().ok()?).ok().map(Hasher::Sha256),
+            Algorithm::Sha512 => sha2::Sha512::deserialize(state.try_into().ok()?).ok().map(Hasher::Sha512),
+        }
+    }
+
     /// The digest of everything fed.
     pub fn finish(self) -> Digest {
         match self {
@@ -234,6 +252,25 @@ mod tests {
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert_eq!(Digest::of_with(Algorithm::Sha512, b"").hex().len(), 128);
+    }
+
+    #[test]
+    fn a_state_is_taken_up_again() {
+        let bytes: Vec<u8> = (0..1000u32).map(|n| n as u8).collect();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for cut in [0, 1, 63, 64, 65, 127, 128, 129, 500, 1000] {
+                let mut first = Hasher::new(algorithm);
+                first.update(&bytes[..cut]);
+                let state = first.save();
+                assert!(state.len() <= 256, "{}", state.len());
+                let mut second = Hasher::resume(algorithm, &state).unwrap();
+                second.update(&bytes[cut..]);
+                assert_eq!(second.finish(), Digest::of_with(algorithm, &bytes), "{cut}");
+            }
+            assert!(Hasher::resume(algorithm, b"short").is_none());
+        }
+        let state = Hasher::new(Algorithm::Sha256).save();
+        assert!(Hasher::resume(Algorithm::Sha512, &state).is_none());
     }
 
     #[test]

@@ -24,8 +24,12 @@ use portolan_types::{Digest, UploadId};
 
 use crate::Result;
 
+mod bucket;
+mod config;
 mod fs;
 
+pub use bucket::BucketBlobs;
+pub use config::{BlobConfig, CACHE_BYTES_MAX, PART_BYTES, open};
 pub use fs::FsBlobs;
 
 /// A future on the heap, since these traits are used as objects.
@@ -55,6 +59,13 @@ pub trait Reader {
     /// A file with the blob's bytes, for backends that have one. Between this call and
     /// opening the file, `sync` may give the file its final place: on `NotFound`, ask again.
     fn local_path(&self, digest: &Digest) -> Option<PathBuf>;
+
+    /// A file with the blob's bytes, fetched and verified when there was none; for work that
+    /// reads a blob more than once, as builds do. `None` for one that is too large to keep,
+    /// or not here: [`Reader::read`] knows.
+    fn fetch(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<PathBuf>>> {
+        Box::pin(std::future::ready(Ok(self.local_path(digest))))
+    }
 
     /// A URL under which anybody can GET the blob for `lifetime`, from the storage itself;
     /// `None` for backends that cannot sign one. The blob is not looked for.
@@ -136,8 +147,16 @@ pub trait Objects {
     fn object_put(&self, key: &str, body: ByteStream, bytes_max: u64) -> BoxFuture<'_, Result<u64>>;
 
     /// Add to the end of an object, making it if it is not there; its new length. Blocks.
-    /// Survives the end of the process; not a power cut.
+    /// Readable here at once, by other servers within about a second. Survives the orderly
+    /// end of the process; on disk `kill -9` too, in a bucket all but the last second. Not a
+    /// power cut. One process at a time adds to one object.
     fn object_append(&self, key: &str, bytes: &[u8]) -> Result<u64>;
+
+    /// Wait until what was added to an object can be read by every server.
+    fn object_sync(&self, key: &str) -> BoxFuture<'_, Result<()>> {
+        let _ = key;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The object's length in bytes, or `None` when it is not here.
     fn object_len(&self, key: &str) -> BoxFuture<'_, Result<Option<u64>>>;
@@ -158,6 +177,21 @@ pub trait Objects {
 
 /// Parts of an object's key.
 pub const KEY_PARTS_MAX: usize = 16;
+
+/// Bytes in one part of a key: what file systems take.
+const KEY_PART_BYTES_MAX: usize = 200;
+
+/// Whether `key` can name an object. What passes is a relative path that stays below its
+/// root on any file system.
+fn is_key(key: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && part.len() <= KEY_PART_BYTES_MAX
+            && !part.starts_with('.')
+            && part.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+    };
+    key.split('/').count() <= KEY_PARTS_MAX && key.split('/').all(part)
+}
 
 /// Everything a blob store does. Ask for the narrower roles where they are enough.
 pub trait Blobs: Reader + Ingest + Uploads + Sweep + Objects + Send + Sync {}

@@ -6,28 +6,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{BoxFuture, ByteStream, KEY_PARTS_MAX, Objects};
+use super::super::{BoxFuture, ByteStream, Objects, is_key};
 use super::feed::feed;
 use super::temp::{Sink, Temp};
 use super::{FsBlobs, Inner, hop, read, remove, sync_folder};
 use crate::{Error, Result};
 
-/// Bytes in one part of a key: what file systems take.
-const KEY_PART_BYTES_MAX: usize = 200;
 /// How often a folder that a delete removes under our feet is made again.
 const FOLDER_TRIES_MAX: usize = 16;
-
-/// Whether `key` can name an object. What passes is a relative path that stays below its
-/// root on any file system.
-fn is_key(key: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty()
-            && part.len() <= KEY_PART_BYTES_MAX
-            && !part.starts_with('.')
-            && part.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
-    };
-    key.split('/').count() <= KEY_PARTS_MAX && key.split('/').all(part)
-}
 
 fn missing(key: &str) -> Error {
     Error::NotFound(format!("object {}", key.escape_debug()))
