@@ -42,7 +42,8 @@ impl Service {
         }
     }
 
-    fn may(&self, principal: &Principal, action: Action, resource: &Resource<'_>) -> bool {
+    /// Whether the principal may, whatever it came with says.
+    pub(crate) fn may(&self, principal: &Principal, action: Action, resource: &Resource<'_>) -> bool {
         self.with_assignments(principal, |held| access::decide(principal, held, action, resource))
     }
 

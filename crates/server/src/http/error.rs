@@ -104,18 +104,32 @@ pub fn arm(error: &Error) -> Response {
     finish(res, error)
 }
 
+/// The answer to a request that does not say for which host it is, in the door's form.
+pub fn bad_host(door: super::Door, why: &'static str) -> Response {
+    let e = Error::new(Kind::Invalid, "NAME_INVALID", why);
+    match door {
+        super::Door::V2 | super::Door::Acr | super::Door::Oauth2 => {
+            oci(&e, &OciRim { login_server: "localhost", scheme: "https" })
+        }
+        _ => arm(&Error { code: "InvalidHost", ..e }),
+    }
+}
+
 /// The answer to a path that nothing serves.
 pub fn unknown_path() -> Response {
     arm(&Error::new(Kind::NotFound, "NotFound", "nothing is served at this path"))
 }
 
-/// The scope `repository:NAME:pull,push` as docker's registry puts it into `detail`.
-fn scope_detail(scope: &str) -> Value {
-    let mut parts = scope.splitn(2, ':');
-    let kind = parts.next().unwrap_or_default();
-    let rest = parts.next().unwrap_or_default();
-    let (name, actions) = rest.rsplit_once(':').unwrap_or((rest, ""));
-    actions.split(',').map(|action| json!({"Type": kind, "Name": name, "Action": action})).collect()
+/// Scopes such as `repository:NAME:pull,push`, with blanks between them, as docker's registry
+/// puts them into `detail`.
+fn scope_detail(scopes: &str) -> Value {
+    let mut all = Vec::new();
+    for scope in scopes.split(' ') {
+        let (kind, rest) = scope.split_once(':').unwrap_or((scope, ""));
+        let (name, actions) = rest.rsplit_once(':').unwrap_or((rest, ""));
+        all.extend(actions.split(',').map(|action| json!({"Type": kind, "Name": name, "Action": action})));
+    }
+    Value::Array(all)
 }
 
 fn finish(mut res: Response, error: &Error) -> Response {

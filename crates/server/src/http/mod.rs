@@ -131,6 +131,9 @@ impl Door {
 
 /// Send a request through its door.
 pub async fn dispatch(app: Arc<App>, req: Request) -> Response {
+    if let Err(why) = host::check(&req) {
+        return error::bad_host(Door::of(req.uri().path()), why);
+    }
     match Door::of(req.uri().path()) {
         Door::V2 => v2::handle(&app, req).await,
         Door::Acr => acr::handle(&app, req).await,

@@ -27,16 +27,24 @@ async fn mounts_need_the_right_to_pull_the_source() {
         async move { w.service.mount_blob(&c, &registry, target, layer, from.as_ref()).await }
     };
     let here = || w.registry.clone();
+    // The token reaches too little, its holder may: another token is asked for.
     let only_target = limited(&w.registry, &[("target", &["pull", "push"])]);
-    assert!(!mount(only_target, here(), Some(source.clone())).await.unwrap());
+    let refused = mount(only_target, here(), Some(source.clone())).await.unwrap_err();
+    assert_eq!(refused.challenge.as_deref(), Some("repository:target:pull,push repository:source:pull"));
+    let only_target = limited(&w.registry, &[("target", &["pull", "push"])]);
+    assert!(!mount(only_target, here(), None).await.unwrap(), "what the token does not reach is not searched");
     assert_eq!(code(w.read("target", &layer).await), "BLOB_UNKNOWN");
-    assert!(!mount(ctx(), here(), None).await.unwrap(), "without a source nothing is searched");
+    assert!(!mount(ctx(), w.other.clone(), None).await.unwrap(), "nor are other registries");
     assert!(!mount(ctx(), here(), Some(repo("nowhere"))).await.unwrap());
     assert!(!mount(ctx(), w.other.clone(), Some(source.clone())).await.unwrap(), "registries do not share");
     let both = limited(&w.registry, &[("target", &["pull", "push"]), ("source", &["pull"])]);
     assert!(mount(both, here(), Some(source)).await.unwrap());
     assert_eq!(w.read("target", &layer).await.unwrap(), b"layer");
     assert!(mount(ctx(), here(), None).await.unwrap(), "it is here now");
+    let elsewhere = repo("elsewhere");
+    let both = limited(&w.registry, &[("elsewhere", &["pull", "push"]), ("source", &["pull"])]);
+    assert!(w.service.mount_blob(&both, &w.registry, &elsewhere, layer, None).await.unwrap(), "found in the source");
+    assert_eq!(w.read("elsewhere", &layer).await.unwrap(), b"layer");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use portolan_store::blob::ByteStream;
 use portolan_types::{Digest, RepoName};
 
 use super::range::{self, Wanted};
-use super::{CONTENT_DIGEST, Call, header_text, none_match, set};
+use super::{CONTENT_DIGEST, Call, condition, header_text, set};
 use crate::http::{Response, respond};
 use crate::sendfile::{FILE_BYTES_MIN, FileBody, Files};
 
@@ -35,8 +35,13 @@ fn described(response: &mut Response, digest: &str, etag: &str) -> Result<(), Er
 pub(super) async fn head(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
     let size = call.service.blob_exists(&call.ctx, &call.registry, name, &digest).await?;
     let text = digest.to_string();
+    let etag = format!("\"{text}\"");
     let mut response = respond::empty(StatusCode::OK);
-    described(&mut response, &text, &format!("\"{text}\""))?;
+    described(&mut response, &text, &etag)?;
+    if condition::of_read(call.parts, etag.as_bytes())? == condition::Read::NotModified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, OCTETS);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
@@ -47,7 +52,7 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
     let size = call.service.blob_size(&call.ctx, &call.registry, name, &digest).await?;
     let text = digest.to_string();
     let etag = format!("\"{text}\"");
-    if none_match(call.parts, etag.as_bytes()) {
+    if condition::of_read(call.parts, etag.as_bytes())? == condition::Read::NotModified {
         let mut response = respond::empty(StatusCode::NOT_MODIFIED);
         described(&mut response, &text, &etag)?;
         return Ok(response);
@@ -60,7 +65,7 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
         Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
         Wanted::Outside => {
             let message = format!("the range is outside of the blob's {size} bytes");
-            let e = Error::new(Kind::RangeNotSatisfiable, "RANGE_INVALID", message);
+            let e = Error::new(Kind::RangeNotSatisfiable, "SIZE_INVALID", message);
             let mut response = crate::http::error::oci(&e, &crate::http::error::OciRim::of(call.parts));
             set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"))?;
             return Ok(response);

@@ -5,7 +5,9 @@
 //! Locations are relative (`/v2/…`): they hold under whatever name and proxy the client
 //! came by.
 
+mod accept;
 mod blob;
+mod condition;
 pub(crate) mod list;
 mod manifest;
 pub(crate) mod path;
@@ -40,7 +42,52 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
     let (parts, body) = req.into_parts();
     match serve(app, &parts, body).await {
         Ok(response) => response,
-        Err(e) => error::oci(&e, &OciRim::of(&parts)),
+        Err(e) => refusal(e, &parts),
+    }
+}
+
+/// An error as clients of this API read it: under one of the specification's codes, and a
+/// 405 with what is allowed (RFC 9110, section 15.5.6).
+fn refusal(mut e: Error, parts: &Parts) -> Response {
+    if error::status(e.kind).is_client_error() {
+        e.code = listed(e.code);
+    }
+    let mut response = error::oci(&e, &OciRim::of(parts));
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let path = path::decode(parts.uri.path()).unwrap_or_default();
+        let methods = path::parse(&path).map_or(&[][..], |route| route.methods());
+        let allowed: Vec<&str> = methods.iter().copied().filter(|m| *m != parts.method.as_str()).collect();
+        if let Ok(value) = HeaderValue::from_str(&allowed.join(", ")) {
+            response.headers_mut().insert(header::ALLOW, value);
+        }
+    }
+    response
+}
+
+/// The code of the specification for one of ours. "The `code` field MUST be one of the
+/// following" (OCI distribution-spec, "Error Codes"); `TAG_INVALID` is one that it still
+/// allows ("Legacy Docker support error codes").
+fn listed(code: &'static str) -> &'static str {
+    match code {
+        "BLOB_UNKNOWN"
+        | "BLOB_UPLOAD_INVALID"
+        | "BLOB_UPLOAD_UNKNOWN"
+        | "DIGEST_INVALID"
+        | "MANIFEST_BLOB_UNKNOWN"
+        | "MANIFEST_INVALID"
+        | "MANIFEST_UNKNOWN"
+        | "NAME_INVALID"
+        | "NAME_UNKNOWN"
+        | "SIZE_INVALID"
+        | "UNAUTHORIZED"
+        | "DENIED"
+        | "UNSUPPORTED"
+        | "TOOMANYREQUESTS"
+        | "TAG_INVALID" => code,
+        "REGISTRY_DISALLOWED_OPERATION" => "DENIED",
+        "BODY_INVALID" => "SIZE_INVALID",
+        "TAG_UNKNOWN" => "MANIFEST_UNKNOWN",
+        _ => "UNSUPPORTED",
     }
 }
 
@@ -52,9 +99,9 @@ async fn serve(app: &Arc<App>, parts: &Parts, body: axum::body::Body) -> Result<
     let call = Call { service: &app.service, registry, ctx, parts };
     match (&parts.method, route) {
         (&Method::GET | &Method::HEAD, Route::Base) => base(&call),
-        (&Method::GET, Route::Catalog) => list::catalog(&call).await,
-        (&Method::GET, Route::Tags(name)) => list::tags(&call, &name).await,
-        (&Method::GET, Route::Referrers(name, digest)) => list::referrers(&call, &name, digest).await,
+        (&Method::GET | &Method::HEAD, Route::Catalog) => list::catalog(&call).await,
+        (&Method::GET | &Method::HEAD, Route::Tags(name)) => list::tags(&call, &name).await,
+        (&Method::GET | &Method::HEAD, Route::Referrers(name, digest)) => list::referrers(&call, &name, digest).await,
         (&Method::GET | &Method::HEAD, Route::Manifest(name, reference)) => {
             manifest::get(&call, &name, reference).await
         }
@@ -121,7 +168,22 @@ pub(crate) fn none_match(parts: &Parts, etag: &[u8]) -> bool {
     parts.headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
         value.as_bytes().split(|c| *c == b',').map(<[u8]>::trim_ascii).any(|candidate| {
             let candidate = candidate.strip_prefix(b"W/").unwrap_or(candidate);
-            candidate == b"*" || candidate == etag || etag.get(1..etag.len() - 1) == Some(candidate)
+            candidate == b"*" || candidate == etag || etag.get(1..etag.len().saturating_sub(1)) == Some(candidate)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_code_of_the_specification() {
+        for code in ["REGISTRY_DISALLOWED_OPERATION", "PAGINATION_NUMBER_INVALID", "BODY_INVALID", "anything else"] {
+            assert_eq!(listed(listed(code)), listed(code));
+            assert!(listed(code).bytes().all(|c| c.is_ascii_uppercase() || c == b'_'));
+        }
+        assert_eq!(listed("MANIFEST_UNKNOWN"), "MANIFEST_UNKNOWN");
+        assert_eq!(listed("REGISTRY_DISALLOWED_OPERATION"), "DENIED");
+    }
 }

@@ -31,6 +31,19 @@ pub(crate) enum Route<'a> {
     Referrers(RepoName, Digest),
 }
 
+impl Route<'_> {
+    /// The methods that there are at such a path.
+    pub(crate) fn methods(&self) -> &'static [&'static str] {
+        match self {
+            Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => &["GET", "HEAD"],
+            Route::Manifest(..) => &["GET", "HEAD", "PUT", "DELETE"],
+            Route::Blob(..) => &["GET", "HEAD", "DELETE"],
+            Route::Uploads(_) => &["POST"],
+            Route::Upload(..) => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
+        }
+    }
+}
+
 /// The path with its percent-encodings undone. SDKs write `sha256%3A…` and `a%2Fb`; after
 /// decoding everything is checked against a grammar that has neither.
 pub(crate) fn decode(path: &str) -> Result<Cow<'_, str>, Error> {

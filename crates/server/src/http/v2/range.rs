@@ -17,11 +17,16 @@ pub(crate) enum Wanted {
 
 /// Read a `Range` header.
 pub(crate) fn wanted(header: Option<&str>, size: u64) -> Wanted {
-    let Some(spec) = header.and_then(|h| h.trim().strip_prefix("bytes=")) else { return Wanted::All };
+    let Some((unit, spec)) = header.and_then(|h| h.split_once('=')) else { return Wanted::All };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return Wanted::All;
+    }
     let Some((first, last)) = spec.split_once('-') else { return Wanted::All };
     match (number(first), number(last)) {
         (Ok(Some(first)), Ok(last)) => match last {
-            Some(last) if last < first => Wanted::All,
+            // Backwards: a server may ignore it or refuse it, and the client that wrote it
+            // did not want everything.
+            Some(last) if last < first => Wanted::Outside,
             _ if first >= size => Wanted::Outside,
             last => Wanted::Part(first..last.map_or(size, |l| l.saturating_add(1).min(size))),
         },
@@ -78,12 +83,15 @@ mod tests {
             ("bytes=-999", Wanted::Part(0..10)),
             ("bytes=10-", Wanted::Outside),
             ("bytes=-0", Wanted::Outside),
-            ("bytes=5-2", Wanted::All),
+            ("bytes=5-2", Wanted::Outside),
+            ("Bytes=0-0", Wanted::Part(0..1)),
+            ("bytes = 0-0", Wanted::Part(0..1)),
             ("bytes=0-1,3-4", Wanted::All),
             ("bytes=", Wanted::All),
             ("bytes=-", Wanted::All),
             ("bytes=a-b", Wanted::All),
             ("items=0-1", Wanted::All),
+            ("0-1", Wanted::All),
         ] {
             assert_eq!(wanted(Some(header), size), expect, "{header}");
         }

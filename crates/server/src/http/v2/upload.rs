@@ -9,6 +9,7 @@ use futures_util::TryStreamExt;
 use http::{HeaderName, StatusCode, header};
 use portolan_service::{Error, Kind};
 use portolan_store::blob::ByteStream;
+use portolan_types::digest::Algorithm;
 use portolan_types::{Digest, RepoName, UploadId, limits};
 
 use super::range::{self, held};
@@ -48,10 +49,9 @@ pub(super) async fn start(call: &Call<'_>, name: &RepoName, body: Body) -> Resul
     let query = respond::query(&call.parts.uri);
     let (service, ctx, registry) = (call.service, &call.ctx, &call.registry);
     if let Some(mount) = respond::field(&query, "mount") {
-        let digest = path::digest(mount)?;
         let from = respond::field(&query, "from").filter(|f| !f.is_empty()).map(str::parse).transpose();
-        // A source that cannot be is a source that does not have it.
-        if let Ok(from) = from
+        // A source or a digest that cannot be is not there: the client uploads.
+        if let (Ok(digest), Ok(from)) = (path::digest(mount), from)
             && service.mount_blob(ctx, registry, name, digest, from.as_ref()).await?
         {
             return created(name, digest);
@@ -61,6 +61,12 @@ pub(super) async fn start(call: &Call<'_>, name: &RepoName, body: Body) -> Resul
         check_length(call, None)?;
         service.put_blob(ctx, registry, name, digest, stream(body)).await?;
         return created(name, digest);
+    }
+    if let Some(algorithm) = respond::field(&query, "digest-algorithm")
+        && ![Algorithm::Sha256, Algorithm::Sha512].iter().any(|known| known.as_str() == algorithm)
+    {
+        let message = "unsupported digest algorithm: use sha256 or sha512";
+        return Err(Error::new(Kind::Invalid, "DIGEST_INVALID", message));
     }
     let id = service.start_upload(ctx, registry, name).await?;
     state(StatusCode::ACCEPTED, name, id, 0)
@@ -82,7 +88,8 @@ fn chunk(call: &Call<'_>) -> Result<Chunk, Error> {
     let range = match call.parts.headers.get(header::CONTENT_RANGE) {
         None => None,
         Some(value) => Some(value.to_str().ok().and_then(range::chunk).ok_or_else(|| {
-            Error::new(Kind::Invalid, "BLOB_UPLOAD_INVALID", "the Content-Range header is not `<first>-<last>`")
+            let message = "the Content-Range header is not `<first>-<last>`";
+            Error::new(Kind::RangeNotSatisfiable, "BLOB_UPLOAD_INVALID", message)
         })?),
     };
     check_length(call, range.clone())?;
@@ -106,8 +113,8 @@ fn check_length(call: &Call<'_>, range: Option<Range<u64>>) -> Result<(), Error>
     Ok(())
 }
 
-async fn feed(call: &Call<'_>, name: &RepoName, id: UploadId, chunk: Chunk, body: Body) -> Result<u64, Error> {
-    let Chunk { offset, bytes_max } = chunk;
+async fn feed(call: &Call<'_>, name: &RepoName, id: UploadId, body: Body) -> Result<u64, Error> {
+    let Chunk { offset, bytes_max } = chunk(call)?;
     call.service.append_upload(&call.ctx, &call.registry, name, id, offset, stream(body), bytes_max).await
 }
 
@@ -126,7 +133,7 @@ async fn misplaced(call: &Call<'_>, name: &RepoName, id: UploadId, e: Error) -> 
 
 pub(super) async fn append(call: &Call<'_>, name: &RepoName, id: &str, body: Body) -> Result<Response, Error> {
     let id = upload_id(id)?;
-    match feed(call, name, id, chunk(call)?, body).await {
+    match feed(call, name, id, body).await {
         Ok(length) => state(StatusCode::ACCEPTED, name, id, length),
         Err(e) => misplaced(call, name, id, e).await,
     }
@@ -144,7 +151,7 @@ pub(super) async fn finish(call: &Call<'_>, name: &RepoName, id: &str, body: Bod
     })?;
     let digest = path::digest(digest)?;
     if !http_body::Body::is_end_stream(&body)
-        && let Err(e) = feed(call, name, id, chunk(call)?, body).await
+        && let Err(e) = feed(call, name, id, body).await
     {
         return misplaced(call, name, id, e).await;
     }
