@@ -15,6 +15,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;
+pub mod post;
 pub mod registry;
 pub mod token;
 pub mod transport;

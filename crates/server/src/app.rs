@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use portolan_service::Service;
+use portolan_store::blob::BlobStats;
 use portolan_tasks::Tasks;
+use portolan_types::Secret;
 
 use crate::drain::Drain;
+use crate::http::memory::Memory;
 use crate::http::ops::Metrics;
+use crate::http::rate::Rates;
 use crate::settings::Settings;
+use crate::sink::Sink;
 
 /// The running server's parts, wired together once by `crate::Server`.
 pub struct App {
@@ -24,4 +29,16 @@ pub struct App {
     pub drain: Drain,
     /// The counters behind `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// The figures of the blob store.
+    pub blob_stats: Arc<BlobStats>,
+    /// What `/metrics` asks for, if anything.
+    pub metrics_token: Option<Secret<String>>,
+    /// How often somebody may ask.
+    pub rates: Rates,
+    /// Memory for request bodies that are read whole.
+    pub memory: Memory,
+    /// The access log.
+    pub access: Sink,
+    /// The audit log.
+    pub audit: Sink,
 }

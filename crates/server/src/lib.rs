@@ -18,10 +18,13 @@ mod files;
 pub mod http;
 mod listen;
 pub mod maintenance;
+pub mod otel;
+mod pace;
 mod seal;
 mod sendfile;
 pub mod server;
 pub mod settings;
+pub mod sink;
 mod telemetry;
 mod tls;
 
@@ -45,17 +48,19 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let (settings, warnings) = Settings::load(&settings::Sources::of_process(&args)?)?;
-    telemetry::init(&settings)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    process_limits();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("portolan")
         .build()
         .context("start the runtime")?;
+    telemetry::init(&settings, runtime.handle())?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    process_limits();
     let result = runtime.block_on(serve(settings));
+    // Needs the runtime, and waits for a few seconds at most.
+    otel::shutdown();
     // What is left are blocking calls nobody waits for any more.
     runtime.shutdown_background();
     telemetry::flush();

@@ -1,16 +1,25 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2.
 //!
 //! One loop for each listener takes connections while fewer than `connections_max` are
-//! open, and each connection lives in a task of its own; its requests run in that task
-//! (HTTP/1.1) or in those of the HTTP/2 connection. Every stage has a limit in time: the
-//! handshake, the headers, a stalled body (`http::edge`), a client that does not take
-//! what we write (here).
+//! open (and closes those of an address that has too many), and each connection lives in a
+//! task of its own; its requests run in that task (HTTP/1.1) or in those of the HTTP/2
+//! connection. Every stage has a limit in time: the handshake, the headers, a slow body
+//! (`http::intake`), a client that does not take what we write, a connection without a
+//! request (here).
+//!
+//! *HTTP/2 floods:* streams that are reset at once count against
+//! [`H2_RESETS_PENDING_MAX`] until they are taken off the queue, those that we must reset
+//! ourselves against [`H2_RESETS_OWN_MAX`] in all; one more, and the connection is closed
+//! (CVE-2023-44487, CVE-2025-8671). What is queued for a stream that the client does not
+//! read is at most [`H2_SEND_BYTES_MAX`]. A client may keep its TCP connection busy with
+//! pings and yet take no answer, by never opening its window: [`Watch`] sees that.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,23 +27,34 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::http::{Conn, edge};
+use crate::http::rate::network;
+use crate::http::{Conn, Live, OpsOnly, edge};
+use crate::pace::{Demand, Pace};
 use crate::sendfile::{Files, Socket};
 
 /// Connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 1_024;
 /// The largest single read from an HTTP/1.1 connection: large, for uploads.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// HTTP/2 requests at once on one connection.
-const H2_STREAMS_MAX: u32 = 256;
+/// HTTP/2 streams that the client reset before we got to them.
+const H2_RESETS_PENDING_MAX: usize = 32;
+/// HTTP/2 streams that we reset for what the client did, on one connection.
+const H2_RESETS_OWN_MAX: usize = 256;
+/// What of an answer waits to be sent on one HTTP/2 stream.
+const H2_SEND_BYTES_MAX: usize = 256 * 1024;
+/// Headers that hyper takes without an allocation; it answers 431 to more.
+const HYPER_HEADERS_MAX: u32 = 100;
+/// Connections to the address of `metrics_listen`.
+pub(crate) const OPS_CONNECTIONS_MAX: usize = 64;
 /// How much of an upload may be under way on one HTTP/2 stream before we have read it.
 const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The same for the whole connection.
@@ -66,13 +86,57 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<TlsAcceptor>,
     /// Open connections of all listeners together.
     pub(crate) permits: Arc<Semaphore>,
+    /// Open connections by address, of all listeners together.
+    pub(crate) peers: Arc<Peers>,
+    /// Whether it is the address for operators.
+    pub(crate) ops_only: bool,
+}
+
+/// How many connections each address has.
+pub(crate) struct Peers {
+    /// 0 for no limit.
+    max: u32,
+    open: Mutex<HashMap<u128, u32>>,
+}
+
+/// A connection's place among those of its address.
+struct Place(Arc<Peers>, u128);
+
+impl Peers {
+    pub(crate) fn new(max: u32) -> Peers {
+        Peers { max, open: Mutex::default() }
+    }
+
+    /// A place for one more of that address, if there is one.
+    fn enter(self: &Arc<Peers>, ip: IpAddr) -> Option<Place> {
+        let network = network(ip);
+        let mut open = self.open.lock();
+        let count = open.entry(network).or_insert(0);
+        if self.max > 0 && *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), network))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.0.open.lock();
+        if let Some(count) = open.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
 }
 
 impl Listener {
     /// Take connections until the server drains; then finish those that are busy, for at
     /// most `deadline`, and drop the rest. The number dropped.
     pub(crate) async fn serve(self, app: Arc<App>) -> usize {
-        let Listener { tcp, tls, permits } = self;
+        let Listener { tcp, tls, permits, peers, ops_only } = self;
         let http = Arc::new(http_builder(&app));
         let mut connections = JoinSet::new();
         let begun = app.drain.begun();
@@ -95,10 +159,15 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    let Some(place) = peers.enter(peer.ip()) else {
+                        app.metrics.connections_refused_total.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!(peer = %peer.ip(), "its address has too many connections");
+                        continue;
+                    };
                     let (app, tls, http) = (app.clone(), tls.clone(), http.clone());
                     connections.spawn(async move {
-                        connection(app, tls, http, stream, peer).await;
-                        drop(permit);
+                        connection(app, tls, http, stream, peer, ops_only).await;
+                        drop((permit, place));
                     });
                 }
                 Err(why) => {
@@ -124,12 +193,17 @@ fn http_builder(app: &App) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout_secs.secs())
-        .max_buf_size(header_bytes_max.max(READ_BYTES_MAX))
-        .max_headers(128);
+        .max_buf_size(header_bytes_max.max(READ_BYTES_MAX));
+    if settings.headers_max.0 > HYPER_HEADERS_MAX {
+        http.http1().max_headers(usize::try_from(settings.headers_max.0).unwrap_or(usize::MAX));
+    }
     http.http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX))
-        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_concurrent_streams(settings.http2_streams_max.0)
+        .max_pending_accept_reset_streams(H2_RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(H2_RESETS_OWN_MAX)
+        .max_send_buf_size(H2_SEND_BYTES_MAX)
         .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(Duration::from_secs(H2_PING_SECS))
@@ -143,15 +217,20 @@ async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     stream: TcpStream,
     peer: SocketAddr,
+    ops_only: bool,
 ) {
     let _open = Open::count(&app);
     // Small answers must not wait for Nagle's algorithm.
     let _ = stream.set_nodelay(true);
     let stream = Socket::new(stream);
     let files = stream.files();
-    let stream = Patient::new(stream, app.settings.body_idle_timeout_secs.secs());
+    let live = Arc::new(Live::default());
+    let settings = &app.settings;
+    let demand = Demand { window: settings.body_idle_timeout_secs.secs(), bytes_min: settings.body_window_bytes_min.0 };
+    let stream = Patient::new(stream, demand, live.clone());
     let Some(tls) = tls else {
-        return requests(app, &http, stream, Conn { scheme: "http", peer }, Some(files)).await;
+        let conn = Conn { scheme: "http", peer };
+        return requests(app, &http, stream, conn, Watch::new(live, demand), Some(files), ops_only).await;
     };
     let handshake = tokio::time::timeout(app.settings.tls_handshake_timeout_secs.secs(), tls.accept(stream));
     let stream = tokio::select! {
@@ -160,7 +239,10 @@ async fn connection(
         () = app.drain.begun() => return,
     };
     match stream {
-        Ok(Ok(stream)) => requests(app, &http, stream, Conn { scheme: "https", peer }, None).await,
+        Ok(Ok(stream)) => {
+            let conn = Conn { scheme: "https", peer };
+            requests(app, &http, stream, conn, Watch::new(live, demand), None, ops_only).await;
+        }
         Ok(Err(why)) => {
             app.metrics.handshakes_failed_total.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(peer = %peer.ip(), %why, "TLS handshake");
@@ -179,39 +261,103 @@ async fn requests<S>(
     http: &auto::Builder<TokioExecutor>,
     stream: S,
     conn: Conn,
+    mut watch: Watch,
     files: Option<Files>,
+    ops_only: bool,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let begun = Arc::new(AtomicU32::new(0));
     let service = service_fn({
-        let (app, begun) = (app.clone(), begun.clone());
+        let (app, live) = (app.clone(), watch.live.clone());
         move |mut req: http::Request<Incoming>| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            let app = app.clone();
+            let (app, live) = (app.clone(), live.clone());
             // HTTP/2 frames what it writes, and several answers at once.
             if let Some(files) = files.as_ref().filter(|_| req.version() <= http::Version::HTTP_11) {
                 req.extensions_mut().insert(files.clone());
             }
-            async move { Ok::<_, std::convert::Infallible>(edge::serve(app, conn, req).await) }
+            if ops_only {
+                req.extensions_mut().insert(OpsOnly);
+            }
+            async move { Ok::<_, std::convert::Infallible>(edge::serve(app, conn, live, req).await) }
         }
     });
     let serving = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let result = tokio::select! {
-        biased;
-        result = serving.as_mut() => result,
-        () = app.drain.begun() => {
-            // A connection that never asked for anything would be waited for in vain.
-            if begun.load(Ordering::Relaxed) == 0 {
-                return;
+    let draining = app.drain.begun();
+    tokio::pin!(draining);
+    let mut closing = false;
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = serving.as_mut() => break result,
+            () = &mut draining, if !closing => {
+                // A connection that never asked for anything would be waited for in vain.
+                if watch.live.begun.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                closing = true;
+                serving.as_mut().graceful_shutdown();
             }
-            serving.as_mut().graceful_shutdown();
-            serving.await
+            () = tokio::time::sleep(watch.demand.window) => match watch.look() {
+                Seen::Busy => {}
+                // Told to go once, it is given a window to do so.
+                Seen::Idle if closing => return,
+                Seen::Idle => {
+                    closing = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                Seen::Stalled => {
+                    tracing::debug!(peer = %conn.peer.ip(), "it does not take its answers");
+                    return;
+                }
+            },
         }
     };
     if let Err(why) = result {
         tracing::debug!(peer = %conn.peer.ip(), %why, "connection");
+    }
+}
+
+/// Looks at a connection once in a window.
+struct Watch {
+    live: Arc<Live>,
+    demand: Demand,
+    begun: u32,
+    ended: u32,
+    written: u64,
+}
+
+/// What [`Watch`] sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Requests come or are worked on.
+    Busy,
+    /// No request in a whole window.
+    Idle,
+    /// Answers wait for the client, and nearly nothing of them went out in a window.
+    Stalled,
+}
+
+impl Watch {
+    fn new(live: Arc<Live>, demand: Demand) -> Watch {
+        Watch { live, demand, begun: 0, ended: 0, written: 0 }
+    }
+
+    fn look(&mut self) -> Seen {
+        let load = |n: &std::sync::atomic::AtomicU32| n.load(Ordering::Relaxed);
+        let (begun, ended, responding) = (load(&self.live.begun), load(&self.live.ended), load(&self.live.responding));
+        let written = self.live.written.load(Ordering::Relaxed);
+        let still = (begun, ended) == (self.begun, self.ended);
+        let moved = written.saturating_sub(self.written);
+        (self.begun, self.ended, self.written) = (begun, ended, written);
+        let open = begun.wrapping_sub(ended);
+        if still && open == 0 {
+            Seen::Idle
+        } else if still && open == responding && moved < self.demand.bytes_min {
+            Seen::Stalled
+        } else {
+            Seen::Busy
+        }
     }
 }
 
@@ -232,36 +378,48 @@ impl Drop for Open {
     }
 }
 
-/// A stream whose writes fail when the other end takes nothing for too long.
+/// A stream whose writes fail when the other end takes too little for too long.
 struct Patient {
     stream: Socket,
-    idle: Duration,
+    pace: Pace,
+    live: Arc<Live>,
     sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
 }
 
 impl Patient {
-    fn new(stream: Socket, idle: Duration) -> Patient {
-        Patient { stream, idle, sleep: None, armed: false }
+    fn new(stream: Socket, demand: Demand, live: Arc<Live>) -> Patient {
+        Patient { stream, pace: Pace::new(demand), live, sleep: None }
     }
 
     /// Let a write that is pending run into the time limit.
-    fn limit<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.armed = false;
-            return written;
+    fn limit(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let too_slow = || Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                self.live.written.fetch_add(bytes as u64, Ordering::Relaxed);
+                return if self.pace.moved(bytes as u64, Instant::now) { written } else { too_slow() };
+            }
+            Poll::Ready(Err(_)) => return written,
+            Poll::Pending => {}
         }
-        if !self.armed {
-            self.armed = true;
+        if !self.pace.is_waiting() {
+            let until = self.pace.waits(Instant::now());
             match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + self.idle),
-                none => *none = Some(Box::pin(tokio::time::sleep(self.idle))),
+                Some(sleep) => sleep.as_mut().reset(until),
+                none => *none = Some(Box::pin(tokio::time::sleep_until(until))),
             }
         }
-        match self.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            _ => Poll::Pending,
+        while let Some(sleep) = &mut self.sleep
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            let now = Instant::now();
+            if !self.pace.look(now) {
+                return too_slow();
+            }
+            // Enough went in this window; now for the next.
+            sleep.as_mut().reset(self.pace.waits(now));
         }
+        Poll::Pending
     }
 }
 
@@ -291,11 +449,57 @@ impl AsyncWrite for Patient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.limit(cx, flushed)
+        // A socket has nothing to flush, and waits for nothing.
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_places_and_gets_them_back() {
+        let peers = Arc::new(Peers::new(2));
+        let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let (one, two) = (peers.enter(a).unwrap(), peers.enter(a).unwrap());
+        assert!(peers.enter(a).is_none());
+        assert!(peers.enter(b).is_some());
+        drop(one);
+        let three = peers.enter(a).unwrap();
+        assert!(peers.enter(a).is_none());
+        drop((two, three));
+        assert!(peers.open.lock().is_empty(), "nothing is kept of who is gone");
+        let any = Arc::new(Peers::new(0));
+        assert_eq!((0..100).filter_map(|_| any.enter(a)).collect::<Vec<_>>().len(), 100);
+    }
+
+    #[test]
+    fn a_watch_tells_the_idle_and_the_stalled_from_the_busy() {
+        let live = Arc::new(Live::default());
+        let mut watch = Watch::new(live.clone(), Demand { window: Duration::from_secs(1), bytes_min: 100 });
+        let set = |begun, ended, responding, written| {
+            live.begun.store(begun, Ordering::Relaxed);
+            live.ended.store(ended, Ordering::Relaxed);
+            live.responding.store(responding, Ordering::Relaxed);
+            live.written.store(written, Ordering::Relaxed);
+        };
+        assert_eq!(watch.look(), Seen::Idle, "nothing was ever asked for");
+        set(1, 0, 0, 0);
+        assert_eq!(watch.look(), Seen::Busy, "a request came");
+        assert_eq!(watch.look(), Seen::Busy, "its handler takes its time");
+        set(1, 0, 1, 50);
+        assert_eq!(watch.look(), Seen::Stalled, "pings alone are no answer");
+        set(1, 0, 1, 500);
+        assert_eq!(watch.look(), Seen::Busy, "slow, but it goes on");
+        set(2, 1, 1, 500);
+        assert_eq!(watch.look(), Seen::Busy, "another request");
+        set(2, 2, 0, 500);
+        assert_eq!(watch.look(), Seen::Busy, "its answer ended");
+        assert_eq!(watch.look(), Seen::Idle);
     }
 }

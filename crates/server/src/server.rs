@@ -15,11 +15,11 @@ use portolan_auth::Authority;
 use portolan_builder::StepLimits;
 use portolan_service::gc::Graces;
 use portolan_service::{Service, ServiceConfig};
-use portolan_store::blob::{Blobs, FsBlobs};
+use portolan_store::blob::{Blobs, FsBlobs, Measured};
 use portolan_store::meta::{Meta, PostgresConfig};
 use portolan_tasks::{Tasks, TasksConfig};
-use portolan_types::Timestamp;
 use portolan_types::limits::RUN_SECS_MAX;
+use portolan_types::{Secret, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -27,16 +27,21 @@ use tokio_rustls::TlsAcceptor;
 use crate::app::App;
 use crate::build::{BuildConfig, Builds};
 use crate::drain::{Drain, Phase};
+use crate::http::memory::Memory;
 use crate::http::ops::Metrics;
-use crate::listen::{self, Listener};
+use crate::http::rate::Rates;
+use crate::listen::{self, Listener, Peers};
 use crate::seal::RunSeal;
 use crate::settings::Settings;
+use crate::sink::{LogTarget, Sink};
 use crate::tls::Tls;
 use crate::{background, bootstrap, files};
 
 /// How long to wait for a server on the same data folder that is just ending.
 const LOCK_WAIT_MILLIS_MAX: u64 = 3_000;
 const LOCK_RETRY_MILLIS: u64 = 50;
+/// Shorter tokens can be guessed.
+const METRICS_TOKEN_BYTES_MIN: usize = 16;
 
 /// Starts servers.
 pub struct Server;
@@ -50,6 +55,8 @@ pub struct RunningServer {
     pub https: SocketAddr,
     /// Where it listens without.
     pub http: Option<SocketAddr>,
+    /// Where it answers operators, when that is an address of its own.
+    pub metrics_http: Option<SocketAddr>,
     /// The data folder, absolute.
     pub data: PathBuf,
     /// The owner's credentials, absolute; see [`bootstrap::Bootstrap`].
@@ -82,6 +89,13 @@ impl Server {
         let (tcp, https) = bound(settings.listen, "listen")?;
         let plain = settings.listen_http.map(|addr| bound(addr, "listen_http")).transpose()?;
         let http = plain.as_ref().map(|(_, addr)| *addr);
+        let ops = settings.metrics_listen.map(|addr| bound(addr, "metrics_listen")).transpose()?;
+        let metrics_http = ops.as_ref().map(|(_, addr)| *addr);
+        let sink = |name, target: &LogTarget| {
+            Sink::open(name, target).with_context(|| format!("open the {name} log {target:?} (setting {name}_log)"))
+        };
+        let (access, audit) = (sink("access", &settings.access_log)?, sink("audit", &settings.audit_log)?);
+        let metrics_token = settings.metrics_token_file.as_deref().map(token_of).transpose()?;
 
         let database = data.join("portolan.db");
         let master = bootstrap::master_key(&data, &database)?;
@@ -92,6 +106,8 @@ impl Server {
         let meta = open_meta(&settings, &database).await?;
         let blobs: Arc<dyn Blobs> =
             Arc::new(FsBlobs::open(&data).with_context(|| format!("open the blob store in {}", data.display()))?);
+        let measured = Measured::new(blobs, "fs");
+        let (blob_stats, blobs): (_, Arc<dyn Blobs>) = (measured.stats(), Arc::new(measured));
         let public = public_authority(&settings, https);
         let config = ServiceConfig {
             region: settings.region.clone(),
@@ -99,6 +115,9 @@ impl Server {
             other_authorities: other_authorities(&public, https, http),
             public_authority: public.clone(),
             uploads_max: usize::try_from(settings.uploads_max.0).unwrap_or(usize::MAX),
+            uploads_per_identity_max: usize::try_from(settings.uploads_per_identity_max.0).unwrap_or(usize::MAX),
+            manifest_bytes_max: usize::try_from(settings.manifest_bytes_max.0).unwrap_or(usize::MAX),
+            blob_bytes_max: settings.layer_bytes_max.0,
             graces: graces(&settings),
             ..ServiceConfig::default()
         };
@@ -121,8 +140,14 @@ impl Server {
         let builds = builds.await.context("set up builds")??;
 
         let app = Arc::new(App {
+            rates: Rates::new(&settings),
+            memory: Memory::new(settings.body_memory_bytes_max.0),
             service,
             tasks,
+            blob_stats,
+            metrics_token,
+            access,
+            audit,
             settings: Arc::new(settings),
             url,
             drain: Drain::new(),
@@ -133,14 +158,39 @@ impl Server {
         let timers = background::start(&app, &tls);
         let connections_max = usize::try_from(app.settings.connections_max.0).unwrap_or(usize::MAX);
         let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        let peers = Arc::new(Peers::new(app.settings.connections_per_address_max));
+        let listener =
+            |tcp, tls| Listener { tcp, tls, permits: permits.clone(), peers: peers.clone(), ops_only: false };
+        // Its connections are counted by themselves: a server that is full can still be asked why.
+        let ops = ops.map(|(tcp, _)| Listener {
+            tcp,
+            tls: None,
+            permits: Arc::new(Semaphore::new(listen::OPS_CONNECTIONS_MAX)),
+            peers: Arc::new(Peers::new(0)),
+            ops_only: true,
+        });
         let acceptor = TlsAcceptor::from(tls.config.clone());
         app.drain.advance(Phase::Serving);
         let listeners = std::iter::once((tcp, Some(acceptor)))
             .chain(plain.map(|(tcp, _)| (tcp, None)))
-            .map(|(tcp, tls)| tokio::spawn(Listener { tcp, tls, permits: permits.clone() }.serve(app.clone())))
+            .map(|(tcp, tls)| listener(tcp, tls))
+            .chain(ops)
+            .map(|listener| tokio::spawn(listener.serve(app.clone())))
             .collect();
         tracing::info!(url = app.url, %https, http = http.map(tracing::field::display), data = %data.display(), "ready");
-        Ok(RunningServer { app, https, http, data, bootstrap, ca_file, tls, listeners, timers, _lock: lock })
+        Ok(RunningServer {
+            app,
+            https,
+            http,
+            metrics_http,
+            data,
+            bootstrap,
+            ca_file,
+            tls,
+            listeners,
+            timers,
+            _lock: lock,
+        })
     }
 }
 
@@ -152,8 +202,13 @@ impl RunningServer {
         format!("portolan ready: {}{http} data={data} bootstrap={bootstrap}", self.app.url)
     }
 
-    /// Read the certificate again (SIGHUP).
+    /// Read the certificate again, and open the log files anew (SIGHUP).
     pub fn reload(&self) {
+        for sink in [&self.app.access, &self.app.audit] {
+            if let Err(why) = sink.reopen() {
+                tracing::error!(%why, ?sink, "open a log anew; the old file stays in use");
+            }
+        }
         match self.tls.refresh(Timestamp::now(), true) {
             Ok(true) => tracing::info!("another TLS certificate is in use"),
             Ok(false) => tracing::info!("the TLS certificate is the same as before"),
@@ -179,6 +234,8 @@ impl RunningServer {
         runs.await.context("end the runs")?;
         self.timers.shutdown().await;
         self.app.service.meta.close().await;
+        self.app.access.flush();
+        self.app.audit.flush();
         tracing::info!("closed");
         Ok(())
     }
@@ -236,6 +293,17 @@ pub(crate) fn graces(settings: &Settings) -> Graces {
         touch: settings.gc_touch_grace_secs.secs(),
         upload_idle: settings.gc_upload_idle_secs.secs(),
     }
+}
+
+/// A token from a file: its first line.
+fn token_of(path: &Path) -> anyhow::Result<Secret<String>> {
+    let at = || format!("{} (setting metrics_token_file)", path.display());
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", at()))?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.len() < METRICS_TOKEN_BYTES_MIN {
+        bail!("{} holds no token of at least {METRICS_TOKEN_BYTES_MIN} characters", at());
+    }
+    Ok(Secret::new(token.to_owned()))
 }
 
 /// How builds are set up.

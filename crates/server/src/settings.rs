@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 use portolan_types::Secret;
 
+use crate::otel::{OtlpEndpoint, Ratio};
+use crate::sink::LogTarget;
+
 /// The flags of `portolan serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServeArgs {
@@ -404,7 +407,19 @@ impl Settings {
             (Some(_), None) => Err(SettingsError("tls_cert is set but tls_key is not; set both or neither".to_owned())),
             (None, Some(_)) => Err(SettingsError("tls_key is set but tls_cert is not; set both or neither".to_owned())),
             _ => Ok(()),
+        }?;
+        let max = portolan_types::limits::MANIFEST_BYTES_MAX as u64;
+        if self.manifest_bytes_max.0 > max {
+            return Err(SettingsError(format!("manifest_bytes_max is more than {max} bytes")));
         }
+        let max = portolan_types::limits::BLOB_BYTES_MAX;
+        if self.layer_bytes_max.0 > max {
+            return Err(SettingsError(format!("layer_bytes_max is more than {max} bytes")));
+        }
+        if self.body_memory_bytes_max.0 < 16 << 20 {
+            return Err(SettingsError("body_memory_bytes_max is less than 16 MiB".to_owned()));
+        }
+        Ok(())
     }
 }
 
@@ -573,22 +588,66 @@ settings! {
     "Logs" {
         /// `text`, `json`, or `auto`: text on a terminal, else JSON. Logs go to standard error.
         log_format: LogFormat = "auto";
-        /// What to log: `error`, `warn`, `info`, `debug`, `trace`, and finer by module, as in
-        /// `info,portolan::access=off` (no line for each request) or `warn,portolan_tasks=debug`.
+        /// What to log: `error`, `warn`, `info`, `debug`, `trace`, and finer by module, as in `warn,portolan_tasks=debug`.
         log_filter: String = "info";
+        /// Where the access log goes, one JSON object for each request: `none`, `stderr`, or a file, which is opened
+        /// anew on SIGHUP. Lines that the disk or pipe does not take in time are dropped and counted.
+        access_log: LogTarget = "stderr";
+        /// Where the audit log goes, one JSON object for each change, sign-in and refusal: `none`, `stderr`, or a
+        /// file, which is opened anew on SIGHUP. A line is written before its request is answered.
+        audit_log: LogTarget = "stderr";
+    }
+    "Metrics and traces" {
+        /// An address of its own for `/metrics`, `/healthz` and `/readyz`, without TLS. With it, the other addresses
+        /// do not serve `/metrics`.
+        metrics_listen: Option<SocketAddr> = "";
+        /// A file with a token that `/metrics` then asks for, as `Authorization: Bearer`. Read once, at the start.
+        metrics_token_file: Option<PathBuf> = "";
+        /// Where traces go: the base address of an OpenTelemetry collector (OTLP over HTTP, protobuf), as in
+        /// `http://localhost:4318`; `/v1/traces` is added. Without it nothing is traced.
+        otlp_endpoint: Option<OtlpEndpoint> = "";
+        /// A file with headers for the collector, one `name: value` on a line: what it asks for to let us in.
+        otlp_headers_file: Option<PathBuf> = "";
+        /// The name under which traces are sent (`service.name`).
+        otlp_service_name: String = "portolan";
+        /// The part of requests that is traced, from 0 to 1, where the client does not say (`traceparent`).
+        otlp_sample_ratio: Ratio = "1";
     }
     "Limits and times" {
         /// Connections open at the same time; more wait to be accepted.
         connections_max: Positive = "8192";
-        /// The request line and headers of one request.
+        /// Connections open at the same time from one address (IPv6: from one network of 64 bits); more are closed
+        /// at once. 0 for no limit: behind a proxy every client has the proxy's address.
+        connections_per_address_max: u32 = "4096";
+        /// Requests in flight at the same time; more are answered 503 with `Retry-After`.
+        requests_max: Positive = "16384";
+        /// Requests in flight at the same time on one HTTP/2 connection.
+        http2_streams_max: Positive = "256";
+        /// The request line and headers of one request; more is answered 431.
         header_bytes_max: ByteSize = "64KiB";
+        /// Headers of one request; more are answered 431.
+        headers_max: Positive = "64";
+        /// The path and query of one request; more is answered 414.
+        uri_bytes_max: ByteSize = "16KiB";
+        /// The size of a manifest, at most 4 MiB; more is answered 413.
+        manifest_bytes_max: ByteSize = "4MiB";
+        /// The size of a layer or other blob; more is answered 413.
+        layer_bytes_max: ByteSize = "200GiB";
+        /// Memory for request bodies that are read whole before they are handled (manifests, forms, JSON), all
+        /// requests together. A request that finds none waits a few seconds and is then answered 503 with
+        /// `Retry-After`.
+        body_memory_bytes_max: ByteSize = "256MiB";
         /// How long a client may take to send the headers of a request, and how long an HTTP/1.1 connection may
         /// stay open between two, in seconds.
         header_read_timeout_secs: Positive = "60";
         /// How long a client may take for the TLS handshake, in seconds.
         tls_handshake_timeout_secs: Positive = "10";
-        /// How long a client that is sending a body, or taking one, may do nothing, in seconds.
+        /// How long a client that is sending a body, or taking one, may do nothing, or next to nothing
+        /// (`body_window_bytes_min`), and how long an HTTP/2 connection may stay open without a request, in seconds.
         body_idle_timeout_secs: Positive = "120";
+        /// How much a client that is sending a body, or taking one, must get done within `body_idle_timeout_secs` of
+        /// being waited for.
+        body_window_bytes_min: ByteSize = "16KiB";
         /// How long requests in flight and running builds are given to finish when the server is told to stop, in
         /// seconds.
         drain_timeout_secs: Positive = "30";
@@ -608,8 +667,26 @@ settings! {
         gc_upload_idle_secs: Positive = "86400";
         /// Look for garbage, and say in the log and in `/metrics` what would go, but remove nothing.
         gc_dry_run: bool = "false";
-        /// Uploads open at the same time in one registry.
+        /// Uploads open at the same time in one registry; more are answered 429.
         uploads_max: Positive = "10000";
+        /// Uploads that one identity may have open at the same time in one registry; more are answered 429.
+        uploads_per_identity_max: Positive = "10000";
+    }
+    "Rates" {
+        /// Requests that read (GET, HEAD) of one identity in a minute; anonymous ones count by client address. More
+        /// are answered 429 with `Retry-After`. 0 for no limit. (ACR Premium: 10,000 for each registry.)
+        rate_reads_per_min: u32 = "0";
+        /// Requests that write of one identity in a minute. 0 for no limit. (ACR Premium: 2,000 for each registry.)
+        rate_writes_per_min: u32 = "0";
+        /// Tokens asked for from one client address in a minute. 0 for no limit.
+        rate_tokens_per_min: u32 = "0";
+        /// Sign-ins with a wrong password, secret or refresh token from one client address in a minute. After that,
+        /// sign-ins from there are answered 429 unread. 0 for no limit.
+        rate_failed_sign_ins_per_min: u32 = "600";
+        /// How many seconds' worth of a rate may come at once.
+        rate_burst_secs: Positive = "60";
+        /// Identities and addresses whose rates are remembered; the least recently seen are forgotten.
+        rate_identities_max: Positive = "100000";
     }
     "Builds" {
         /// Builds that run at the same time.

@@ -1,44 +1,58 @@
-//! Logs: structured events to standard error, one line each.
+//! Events: what happened, to standard error, one line each; and who listens to them.
 //!
 //! Lines are put into a buffer in memory and written by a thread of their own, so that a
 //! request does not wait for a write to a pipe or disk. Warnings and errors are written at
-//! once, by the thread that has them to say, after everything that came before them.
+//! once, by the thread that has them to say, after everything that came before them. A line
+//! that has to do with a request says with which (`request_id`).
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::OnceLock;
 
-use parking_lot::{Condvar, Mutex};
-use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use anyhow::Context;
+use portolan_service::ctx::request_id;
+use tokio::runtime::Handle;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Full, Json, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::settings::{LogFormat, Settings, SettingsError};
+use crate::otel;
+use crate::settings::{LogFormat, Settings};
+use crate::sink::{Buffer, Push};
 
-/// Lines waiting to be written; when full, whoever has a line to say waits for the write.
-const BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// How long a line may wait for others before it is written.
-const WAIT_MILLIS_MAX: u64 = 50;
-
-/// Send events to standard error as the settings say. Call once for a process.
+/// Send events to standard error, and traces to the collector, as the settings say. Call
+/// once for a process. `runtime` is where traces are sent from.
 ///
-/// Errors: a filter that cannot be read.
-pub(crate) fn init(settings: &Settings) -> Result<(), SettingsError> {
-    let filter = EnvFilter::try_new(&settings.log_filter)
-        .map_err(|why| SettingsError(format!("log_filter {:?}: {why}", settings.log_filter)))?;
-    let writer = LINES.get_or_init(|| Lines::start(io::stderr())).clone();
+/// Errors: a filter or headers that cannot be read.
+pub(crate) fn init(settings: &Settings, runtime: &Handle) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(&settings.log_filter).with_context(|| format!("log_filter {:?}", settings.log_filter))?;
+    let writer = Lines(BUFFER.get_or_init(|| Buffer::start("log", io::stderr())).clone());
     let text = match settings.log_format {
         LogFormat::Text => true,
         LogFormat::Json => false,
         LogFormat::Auto => io::stderr().is_terminal(),
     };
-    let events = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let result = if text {
-        events.with_ansi(io::stderr().is_terminal()).try_init()
-    } else {
-        events.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    let events = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(text && io::stderr().is_terminal());
+    let events = match text {
+        true => events.event_format(WithRequest::Text(Format::default())).boxed(),
+        false => {
+            let format = Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
+            events
+                .fmt_fields(tracing_subscriber::fmt::format::JsonFields::new())
+                .event_format(WithRequest::Json(format))
+                .boxed()
+        }
     };
-    result.map_err(|why| SettingsError(format!("start logging: {why}")))?;
+    let result = tracing_subscriber::registry()
+        .with(otel::layer(settings, runtime)?)
+        .with(events.with_filter(filter))
+        .try_init();
+    result.context("start logging")?;
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         let what = panic.payload_as_str().unwrap_or("(no message)");
@@ -49,132 +63,76 @@ pub(crate) fn init(settings: &Settings) -> Result<(), SettingsError> {
 
 /// Write everything logged so far; call before the process ends.
 pub(crate) fn flush() {
-    if let Some(lines) = LINES.get() {
-        lines.0.flush();
+    if let Some(buffer) = BUFFER.get() {
+        buffer.flush();
     }
 }
 
-static LINES: OnceLock<Lines> = OnceLock::new();
+static BUFFER: OnceLock<Buffer> = OnceLock::new();
 
-/// The buffer between those who log and the file.
-#[derive(Clone)]
-struct Lines(Arc<Shared>);
-
-struct Shared {
-    waiting: Mutex<Vec<u8>>,
-    some: Condvar,
-    /// Held while writing, so that lines keep their order.
-    out: Mutex<Box<dyn Write + Send>>,
+/// The usual formats, with the id of the request that is being worked for.
+enum WithRequest {
+    Text(Format<Full>),
+    Json(Format<Json>),
 }
 
-impl Lines {
-    fn start(out: impl Write + Send + 'static) -> Lines {
-        let shared =
-            Arc::new(Shared { waiting: Mutex::new(Vec::new()), some: Condvar::new(), out: Mutex::new(Box::new(out)) });
-        let weak = Arc::downgrade(&shared);
-        // Without its thread the buffer still works: it is written whenever it is full.
-        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            while let Some(shared) = weak.upgrade() {
-                let mut waiting = shared.waiting.lock();
-                if waiting.is_empty() {
-                    shared.some.wait_for(&mut waiting, Duration::from_secs(1));
-                    continue;
-                }
-                drop(waiting);
-                std::thread::sleep(Duration::from_millis(WAIT_MILLIS_MAX));
-                shared.flush();
+impl<S, N> FormatEvent<S, N> for WithRequest
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(id) = request_id().filter(|_| event.metadata().fields().field("request_id").is_none()) else {
+            return match self {
+                WithRequest::Text(format) => format.format_event(ctx, out, event),
+                WithRequest::Json(format) => format.format_event(ctx, out, event),
+            };
+        };
+        let mut line = String::with_capacity(256);
+        let inner = Writer::new(&mut line);
+        match self {
+            WithRequest::Text(format) => {
+                format.format_event(ctx, inner, event)?;
+                writeln!(out, "{} request_id={id}", line.trim_end_matches('\n'))
             }
-        });
-        Lines(shared)
+            WithRequest::Json(format) => {
+                format.format_event(ctx, inner, event)?;
+                let object = line.trim_end_matches('\n');
+                writeln!(out, "{},\"request_id\":\"{id}\"}}", object.strip_suffix('}').unwrap_or(object))
+            }
+        }
     }
 }
 
-impl Shared {
-    fn flush(&self) {
-        let mut out = self.out.lock();
-        let lines = std::mem::take(&mut *self.waiting.lock());
-        // There is nowhere left to complain to.
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
+/// The way of events to the buffer.
+struct Lines(Buffer);
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line { lines: self.clone(), urgent: true }
+        Line { buffer: self.0.clone(), how: Push::Now }
     }
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
-        Line { lines: self.clone(), urgent: *meta.level() <= Level::WARN }
+        let how = if *meta.level() <= Level::WARN { Push::Now } else { Push::Soon };
+        Line { buffer: self.0.clone(), how }
     }
 }
 
 /// One event being written.
 struct Line {
-    lines: Lines,
-    urgent: bool,
+    buffer: Buffer,
+    how: Push,
 }
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let shared = &self.lines.0;
-        let mut waiting = shared.waiting.lock();
-        let was_empty = waiting.is_empty();
-        waiting.extend_from_slice(bytes);
-        let full = waiting.len() > BUFFER_BYTES_MAX;
-        drop(waiting);
-        if self.urgent || full {
-            shared.flush();
-        } else if was_empty {
-            shared.some.notify_one();
-        }
+        self.buffer.push(bytes, self.how);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn an_urgent_line_takes_the_earlier_ones_with_it() {
-        let sink = Sink::default();
-        let lines = Lines::start(sink.clone());
-        Line { lines: lines.clone(), urgent: false }.write_all(b"one\n").unwrap();
-        Line { lines: lines.clone(), urgent: true }.write_all(b"two\n").unwrap();
-        assert_eq!(sink.0.lock().as_slice(), b"one\ntwo\n");
-    }
-
-    #[test]
-    fn a_full_buffer_is_written_by_whoever_fills_it() {
-        let sink = Sink::default();
-        let lines = Lines::start(sink.clone());
-        let long = vec![b'x'; BUFFER_BYTES_MAX + 1];
-        Line { lines, urgent: false }.write_all(&long).unwrap();
-        assert_eq!(sink.0.lock().len(), long.len());
     }
 }

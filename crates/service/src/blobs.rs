@@ -13,7 +13,7 @@ use portolan_store::meta::gc::{self, Review};
 use portolan_store::meta::pull::{self, RepoBlob};
 use portolan_store::meta::{Tx, blob, manifest, repo};
 use portolan_types::oci::Descriptor;
-use portolan_types::{Digest, RepoName, Timestamp, limits};
+use portolan_types::{Digest, RepoName, Timestamp};
 use serde_json::json;
 
 use crate::cache::Evict;
@@ -194,13 +194,14 @@ impl Service {
         let mut push = Push::begin(self, vec![digest], Source::Direct(direct.id), ctx.now).await?;
         let blobs = Arc::clone(&self.blobs);
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
+        let bytes_max = self.config.blob_bytes_max;
         // All of it runs to the end: when the client goes away its body breaks off, and what
         // came of it is thrown away.
         detached(async move {
             let id = direct.id;
             blobs.create(id).await?;
             let finish = async {
-                blobs.append(id, Some(0), body, limits::BLOB_BYTES_MAX).await?;
+                blobs.append(id, Some(0), body, bytes_max).await?;
                 push.ready().await?;
                 blobs.finish(id, &digest).await.map_err(Error::from)
             };

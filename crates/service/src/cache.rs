@@ -94,6 +94,33 @@ pub(crate) struct Caches {
     pub(crate) touched: Cache<(i64, Digest), Timestamp>,
 }
 
+/// How one cache does.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheFigures {
+    /// What is in it.
+    pub name: &'static str,
+    /// Looks that found what they were for.
+    pub hits: u64,
+    /// Looks that did not.
+    pub misses: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
+impl crate::service::Service {
+    /// How the caches do.
+    pub fn cache_figures(&self) -> [CacheFigures; 4] {
+        let caches = &self.content.caches;
+        let of = |name, hits, misses, entries: usize| CacheFigures { name, hits, misses, entries: entries as u64 };
+        [
+            of("repositories", caches.repos.hits(), caches.repos.misses(), caches.repos.len()),
+            of("tags", caches.tags.hits(), caches.tags.misses(), caches.tags.len()),
+            of("manifests", caches.manifests.hits(), caches.manifests.misses(), caches.manifests.len()),
+            of("blobs", caches.blobs.hits(), caches.blobs.misses(), caches.blobs.len()),
+        ]
+    }
+}
+
 /// An entry that a write made untrue.
 #[derive(Debug)]
 pub(crate) enum Evict {

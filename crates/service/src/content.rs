@@ -10,9 +10,11 @@ use portolan_auth::access::Principal;
 use portolan_store::meta::event::{self, Change, Stamp};
 use portolan_store::meta::{Meta, Tx};
 use portolan_types::{Digest, Timestamp, UploadId};
+use tracing::Instrument;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::cache::{Caches, Evict};
+use crate::ctx::with_request_id;
 use crate::peers::Peer;
 use crate::registries::Registry;
 use crate::service::Service;
@@ -230,7 +232,11 @@ impl Service {
 
 /// Run to the end even when the caller goes away.
 pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(work).await.unwrap_or_else(|cause| {
+    let task = match crate::ctx::request_id() {
+        Some(id) => tokio::spawn(with_request_id(id, work).in_current_span()),
+        None => tokio::spawn(work.in_current_span()),
+    };
+    task.await.unwrap_or_else(|cause| {
         Err(Error::new(Kind::Internal, "UNKNOWN", "the server failed in the middle of this").with_source(cause))
     })
 }

@@ -5,6 +5,20 @@ use std::sync::Arc;
 use portolan_auth::access::{Grant, Principal};
 use portolan_types::Timestamp;
 
+tokio::task_local! {
+    static REQUEST_ID: Arc<str>;
+}
+
+/// Do `work` for the request of that id: what is logged on the way can say so.
+pub async fn with_request_id<T>(id: Arc<str>, work: impl Future<Output = T>) -> T {
+    REQUEST_ID.scope(id, work).await
+}
+
+/// The id of the request that the current task works for, if it works for one.
+pub fn request_id() -> Option<Arc<str>> {
+    REQUEST_ID.try_with(Arc::clone).ok()
+}
+
 /// The circumstances of one request.
 #[derive(Clone, Debug)]
 pub struct Ctx {

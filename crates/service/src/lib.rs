@@ -13,7 +13,7 @@ pub mod cache_rules;
 pub mod catalog;
 pub mod check;
 mod content;
-mod ctx;
+pub mod ctx;
 #[cfg(test)]
 mod data_tests;
 mod error;
@@ -36,7 +36,7 @@ pub mod tags;
 pub mod tokens;
 pub mod uploads;
 
-pub use cache::StoredManifest;
+pub use cache::{CacheFigures, StoredManifest};
 pub use ctx::{Ctx, Reach};
 pub use error::{Error, Kind, Result};
 pub use keys::has_master_key;

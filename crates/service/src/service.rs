@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use portolan_auth::Authority;
 use portolan_store::blob::Blobs;
 use portolan_store::meta::Meta;
+use portolan_types::limits;
 use uuid::Uuid;
 
 use crate::Result;
@@ -50,6 +51,12 @@ pub struct ServiceConfig {
     pub uploads_max: usize,
     /// How long what may be garbage is left alone.
     pub graces: Graces,
+    /// Uploads that one identity may have open at one time in one registry.
+    pub uploads_per_identity_max: usize,
+    /// The size of a manifest, in bytes; at most [`limits::MANIFEST_BYTES_MAX`].
+    pub manifest_bytes_max: usize,
+    /// The size of a blob, in bytes; at most [`limits::BLOB_BYTES_MAX`].
+    pub blob_bytes_max: u64,
     /// How long a directory token lasts.
     pub directory_token_lifetime: Duration,
     /// How long a registry refresh token lasts (ACR: three hours).
@@ -66,6 +73,9 @@ impl Default for ServiceConfig {
             public_authority: "localhost:8443".to_owned(),
             other_authorities: Vec::new(),
             uploads_max: 10_000,
+            uploads_per_identity_max: 10_000,
+            manifest_bytes_max: limits::MANIFEST_BYTES_MAX,
+            blob_bytes_max: limits::BLOB_BYTES_MAX,
             graces: Graces::default(),
             directory_token_lifetime: Duration::from_secs(3_600),
             refresh_token_lifetime: Duration::from_secs(3 * 3_600),

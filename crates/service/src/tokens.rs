@@ -1,7 +1,7 @@
 //! Issuing tokens: directory tokens for a secret, registry tokens for a directory token
 //! or a sign-in. Nothing here writes: a token request costs no disk.
 
-use portolan_auth::access::{Action, ActionSet, Grant, scope_word};
+use portolan_auth::access::{Action, ActionSet, Grant, Principal, scope_word};
 use portolan_auth::authority::{Issued, NewDirectoryToken, RegistryAudience};
 use portolan_auth::password;
 use portolan_auth::token::Subject;
@@ -95,6 +95,16 @@ impl Service {
     /// plane is good too, unless the registry's policy `azureADAuthenticationAsArmPolicy`
     /// says no.
     pub fn exchange(&self, registry: &Registry, directory_token: &str, now: Timestamp) -> Result<Issued> {
+        self.exchange_for(registry, directory_token, now).map(|(issued, _)| issued)
+    }
+
+    /// [`Service::exchange`], and who it was.
+    pub fn exchange_for(
+        &self,
+        registry: &Registry,
+        directory_token: &str,
+        now: Timestamp,
+    ) -> Result<(Issued, Principal)> {
         let token = self
             .authority
             .verify_directory(
@@ -107,10 +117,13 @@ impl Service {
             return Err(bad_credentials("the token is no longer valid"));
         }
         let subject = Subject::Directory { object_id: token.object_id, app_id: token.app_id };
-        let may = self.allowed(&subject.principal(&registry.name), registry);
-        self.authority
+        let principal = subject.principal(&registry.name);
+        let may = self.allowed(&principal, registry);
+        let issued = self
+            .authority
             .issue_refresh(registry.audience(), token.tenant, &token, may, self.config.refresh_token_lifetime, now)
-            .map_err(key_error)
+            .map_err(key_error)?;
+        Ok((issued, principal))
     }
 
     /// A registry access token over those of `scopes` that its holder may have. Scopes may
@@ -125,15 +138,28 @@ impl Service {
         scopes: &[&str],
         now: Timestamp,
     ) -> Result<Issued> {
+        self.access_token_for(registry, sign_in, scopes, now).map(|(issued, _)| issued)
+    }
+
+    /// [`Service::access_token`], and who it was.
+    pub fn access_token_for(
+        &self,
+        registry: &Registry,
+        sign_in: SignIn<'_>,
+        scopes: &[&str],
+        now: Timestamp,
+    ) -> Result<(Issued, Principal)> {
         let subject = match sign_in {
             SignIn::Refresh(token) => self.refresh_subject(registry, token, now)?,
             SignIn::Password { user, password } => self.sign_in(registry, user, password, now)?,
             SignIn::Anonymous if registry.anonymous_pull => Subject::Anonymous,
             SignIn::Anonymous => return Err(bad_credentials("sign in first")),
         };
-        let may = self.allowed(&subject.principal(&registry.name), registry);
+        let principal = subject.principal(&registry.name);
+        let may = self.allowed(&principal, registry);
         let grants = granted(scopes, may);
-        self.authority
+        let issued = self
+            .authority
             .issue_access(
                 registry.audience(),
                 self.tenant_id(),
@@ -142,7 +168,8 @@ impl Service {
                 self.config.access_token_lifetime,
                 now,
             )
-            .map_err(key_error)
+            .map_err(key_error)?;
+        Ok((issued, principal))
     }
 }
 

@@ -17,7 +17,7 @@ use portolan_store::Error as StoreError;
 use portolan_store::blob::ByteStream;
 use portolan_store::meta::upload::{self, Upload};
 use portolan_store::meta::{blob, repo};
-use portolan_types::{Digest, RepoName, UploadId, limits};
+use portolan_types::{Digest, RepoName, UploadId};
 
 use crate::content::{detached, owner};
 use crate::push::{Push, Source};
@@ -48,9 +48,17 @@ impl Service {
         self.check_push(ctx, registry, name).await?;
         let id = UploadId::random();
         let (change, name, max) = (self.change(ctx, registry), name.clone(), self.config.uploads_max);
+        let own_max = self.config.uploads_per_identity_max;
         self.commit((), move |tx, _| {
-            if upload::count(tx, change.registry)? >= max as u64 {
-                let message = format!("{max} uploads are open in this registry; finish or cancel some");
+            let open = upload::count(tx, change.registry, &change.actor)?;
+            let message = if open.registry >= max as u64 {
+                format!("{max} uploads are open in this registry; finish or cancel some")
+            } else if open.owner >= own_max as u64 {
+                format!("you have {own_max} uploads open in this registry; finish or cancel some")
+            } else {
+                String::new()
+            };
+            if !message.is_empty() {
                 return Err(Error::new(Kind::TooMany { retry_after_secs: 60 }, "TOOMANYREQUESTS", message));
             }
             let repo = repo::ensure(tx, &change, &name)?;
@@ -107,10 +115,10 @@ impl Service {
         }
         let claim = self.claim_upload(id).await?.ok_or_else(busy)?;
         let total_max = match bytes_max {
-            None => limits::BLOB_BYTES_MAX,
+            None => self.config.blob_bytes_max,
             Some(bytes_max) => {
                 let have = self.blobs.length(id).await?.ok_or_else(|| upload_unknown(id))?;
-                offset.unwrap_or(have).saturating_add(bytes_max).min(limits::BLOB_BYTES_MAX)
+                offset.unwrap_or(have).saturating_add(bytes_max).min(self.config.blob_bytes_max)
             }
         };
         let done = self.blobs.append(id, offset, body, total_max).await.map_err(|e| upload_error(e, id));
@@ -163,14 +171,7 @@ impl Service {
 
     /// How many uploads are under way in all registries, for the operator's gauge.
     pub async fn uploads_open(&self) -> Result<u64> {
-        let registries: Vec<i64> = self.snapshot.load().registries.iter().map(|r| r.id).collect();
-        self.meta
-            .read(move |tx| {
-                registries
-                    .iter()
-                    .try_fold(0, |sum: u64, id| Ok::<_, Error>(sum.saturating_add(upload::count(tx, *id)?)))
-            })
-            .await
+        self.meta.read(|tx| upload::count_all(tx).map_err(Error::from)).await
     }
 
     /// Forget an upload.

@@ -7,6 +7,7 @@ pub mod blob;
 mod error;
 mod lock;
 pub mod meta;
+pub mod stats;
 #[doc(hidden)]
 pub mod testing;
 

@@ -36,6 +36,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use portolan_auth::Authority;
+use portolan_service::Kind;
 use portolan_store::blob::ByteStream;
 use portolan_tasks::{Error, LogState};
 use portolan_types::{RunId, Timestamp, limits};
@@ -261,9 +262,11 @@ async fn put(
             app.tasks.put_block(registry, relative_path, &id, stream(body)).await?;
         }
         Some("blocklist") => {
-            let xml = respond::read_body(body, BLOCK_LIST_BYTES_MAX)
-                .await
-                .map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, "InvalidXmlDocument", e.message))?;
+            let xml = respond::read_body(body, BLOCK_LIST_BYTES_MAX).await.map_err(|e| match e.kind {
+                Kind::Unavailable => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ServerBusy", e.message),
+                Kind::TooLarge => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge", e.message),
+                _ => Refusal::new(StatusCode::BAD_REQUEST, "InvalidXmlDocument", e.message),
+            })?;
             let ids =
                 block_list(&xml).map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, "InvalidXmlDocument", why))?;
             app.tasks.commit_blocks(registry, relative_path, &ids).await?;

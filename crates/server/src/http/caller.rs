@@ -3,6 +3,7 @@
 //! From memory alone: no query, and no signature check for a token that was seen before.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +19,9 @@ use crate::App;
 
 /// Longest `Authorization` header that is looked at.
 const HEADER_BYTES_MAX: usize = 96 * 1024;
+
+/// Of a name that somebody claims, no more than this is kept for the logs.
+const CLAIM_CHARS_MAX: usize = 128;
 
 /// What an `Authorization` header holds.
 #[derive(Debug)]
@@ -67,7 +71,14 @@ pub fn data_plane(app: &App, registry: &Registry, parts: &Parts) -> Result<Ctx, 
         Some(Credentials::None) => Ok((Principal::Anonymous, Reach::Principal)),
         Some(Credentials::Bearer(token)) => app.service.data_plane_bearer(registry, token.expose(), now),
         Some(Credentials::Basic { user, password }) => {
-            app.service.data_plane_basic(registry, &user, password.expose(), now)
+            let peer = peer(parts);
+            app.rates.sign_in(peer)?;
+            claim(parts, &user);
+            let signed_in = app.service.data_plane_basic(registry, &user, password.expose(), now);
+            if signed_in.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
+                app.rates.sign_in_failed(peer);
+            }
+            signed_in
         }
         None => Err(Error::new(Kind::Unauthenticated, "UNAUTHORIZED", "the Authorization header cannot be read")),
     };
@@ -75,7 +86,24 @@ pub fn data_plane(app: &App, registry: &Registry, parts: &Parts) -> Result<Ctx, 
         e.challenge = Some(scope_wanted(&parts.method, parts.uri.path()));
         e
     })?;
+    app.rates.request(reads(&parts.method), &principal, peer(parts))?;
     Ok(ctx(parts, principal, reach, now))
+}
+
+/// The client's address, as far as the connection knows it.
+pub(super) fn peer(parts: &Parts) -> IpAddr {
+    parts.extensions.get::<Conn>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |conn| conn.peer.ip())
+}
+
+/// Note for the logs who somebody says they are, before it is known whether they are.
+pub(super) fn claim(parts: &Parts, user: &str) {
+    if let Some(who) = parts.extensions.get::<Who>() {
+        who.claim(user.chars().take(CLAIM_CHARS_MAX).collect::<String>());
+    }
+}
+
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// The caller of the control plane: a directory token for it.
@@ -95,6 +123,9 @@ pub fn control_plane(app: &App, parts: &Parts) -> Result<Ctx, Error> {
             ));
         }
     };
+    app.rates
+        .request(reads(&parts.method), &principal, peer(parts))
+        .map_err(|e| Error { code: "TooManyRequests", ..e })?;
     Ok(ctx(parts, principal, Reach::Principal, now))
 }
 
@@ -108,18 +139,23 @@ pub fn base_url(app: &App, parts: &Parts) -> String {
     base
 }
 
-fn ctx(parts: &Parts, principal: Principal, reach: Reach, now: Timestamp) -> Ctx {
+/// Tell the logs who it is.
+pub(super) fn name(parts: &Parts, principal: &Principal) {
     if let Some(who) = parts.extensions.get::<Who>() {
-        match &principal {
+        match principal {
             Principal::Directory { object_id, app_id } => match app_id {
-                Some(app_id) => who.set(format!("sp {app_id}")),
-                None => who.set(format!("user {object_id}")),
+                Some(app_id) => who.set("sp", app_id.to_string()),
+                None => who.set("user", object_id.to_string()),
             },
-            Principal::AdminUser(registry) => who.set(format!("admin {registry}")),
-            Principal::Token { name, .. } => who.set(format!("token {name}")),
+            Principal::AdminUser(registry) => who.set("admin", registry.as_str()),
+            Principal::Token { name, .. } => who.set("token", name.as_str()),
             Principal::Anonymous | Principal::System => {}
         }
     }
+}
+
+fn ctx(parts: &Parts, principal: Principal, reach: Reach, now: Timestamp) -> Ctx {
+    name(parts, &principal);
     let request_id = parts.extensions.get::<RequestId>().map_or_else(String::new, |id| id.0.clone());
     Ctx { principal, reach, request_id, now }
 }

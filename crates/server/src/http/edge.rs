@@ -1,9 +1,9 @@
 //! What every request passes before and after its door.
 //!
-//! Before: a request id, the connection's facts, a bound on how long a body may stall.
-//! After: the common headers, the caught panic, the line in the log, the counters. A
-//! request counts as finished when the last byte of its answer was handed over or its
-//! connection went away.
+//! Before: the limits that hold for every request, a request id, the connection's facts, a
+//! bound on how slow a body may be. After: the common headers, the caught panic, the lines
+//! in the logs, the counters, the span of the trace. A request counts as finished when the
+//! last byte of its answer was handed over or its connection went away.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -18,12 +18,21 @@ use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use portolan_service::ctx::with_request_id;
 use portolan_service::{Error, Kind};
+use portolan_types::Timestamp;
+use tracing::{Instrument, Span};
 
+use super::audit;
 use super::error::{self, Note, OciRim};
 use super::intake::Intake;
-use super::{Conn, Door, RequestId, Response, Who, dispatch};
+use super::metrics::Limit;
+use super::route::Route;
+use super::{Conn, Door, Live, RequestId, Response, Who, dispatch};
 use crate::app::App;
+use crate::otel;
+use crate::pace::Demand;
+use crate::sink::Line;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
@@ -31,92 +40,146 @@ const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-reque
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// Take one request through its door.
-pub async fn serve(app: Arc<App>, conn: Conn, req: http::Request<Incoming>) -> http::Response<Tracked> {
-    let idle = app.settings.body_idle_timeout_secs.secs();
-    let fits = header_bytes(&req) <= app.settings.header_bytes_max.0;
+pub async fn serve(
+    app: Arc<App>,
+    conn: Conn,
+    live: Arc<Live>,
+    req: http::Request<Incoming>,
+) -> http::Response<Tracked> {
+    let settings = &app.settings;
+    let demand = Demand { window: settings.body_idle_timeout_secs.secs(), bytes_min: settings.body_window_bytes_min.0 };
+    let over = over_limit(&app, &req);
     let (parts, body) = req.into_parts();
-    let body = if body.is_end_stream() { Body::empty() } else { Body::new(Intake::new(body, &parts.headers, idle)) };
-    if !fits {
-        // hyper's own limit is on its buffer, which must be larger than this for speed.
-        return refused(app, conn, parts);
-    }
-    through(app, conn, http::Request::from_parts(parts, body)).await
-}
-
-/// The size of a request's line and headers, as HTTP/1.1 would write them.
-fn header_bytes<B>(req: &http::Request<B>) -> u64 {
-    let line = req.uri().path_and_query().map_or(0, |p| p.as_str().len());
-    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    (line + headers) as u64
-}
-
-/// The answer to headers over the limit; logged and counted like any other.
-fn refused(app: Arc<App>, conn: Conn, parts: http::request::Parts) -> http::Response<Tracked> {
-    let max = app.settings.header_bytes_max.0;
-    let e = Error::new(Kind::Invalid, "HEADER_TOO_LARGE", format!("the headers are larger than {max} bytes"));
-    let mut res = error::oci(&e, &OciRim { login_server: "localhost", scheme: conn.scheme });
-    *res.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-    let end = End {
-        began: Instant::now(),
-        door: Door::of(parts.uri.path()),
-        method: parts.method,
-        uri: parts.uri,
-        id: next_id(),
-        who: Who::default(),
-        peer: conn,
-        status: res.status(),
-        bytes: 0,
-        whole: false,
-        app,
+    let (body, received) = if body.is_end_stream() {
+        (Body::empty(), None)
+    } else {
+        let received = Arc::new(AtomicU64::new(0));
+        (Body::new(Intake::new(body, &parts.headers, demand, received.clone())), Some(received))
     };
+    if let Some(limit) = over {
+        let (end, _) = End::begin(app, conn, live, &parts, received);
+        return refused(limit, &parts, end);
+    }
+    through(app, conn, live, http::Request::from_parts(parts, body), received).await
+}
+
+/// The limit that a request is over, if it is.
+fn over_limit<B>(app: &App, req: &http::Request<B>) -> Option<Limit> {
+    let settings = &app.settings;
+    let uri = req.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    // As HTTP/1.1 would write them. hyper's own limit is on its buffer, which must be larger
+    // than this for speed.
+    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if uri as u64 > settings.uri_bytes_max.0 {
+        Some(Limit::Uri)
+    } else if (uri + headers) as u64 > settings.header_bytes_max.0 {
+        Some(Limit::HeaderBytes)
+    } else if req.headers().len() as u64 > u64::from(settings.headers_max.0) {
+        Some(Limit::Headers)
+    } else if app.metrics.in_flight.load(Ordering::Relaxed) >= i64::from(settings.requests_max.0)
+        && Door::of(req.uri().path()) != Door::Ops
+    {
+        Some(Limit::Requests)
+    } else {
+        None
+    }
+}
+
+/// The answer to a request over a limit, in the caller's form; logged and counted like any
+/// other.
+fn refused(limit: Limit, parts: &http::request::Parts, mut end: End) -> http::Response<Tracked> {
+    let settings = &end.app.settings;
+    let (status, kind, oci, arm, message) = match limit {
+        Limit::Uri => (
+            Some(StatusCode::URI_TOO_LONG),
+            Kind::Invalid,
+            "URI_TOO_LONG",
+            "UriTooLong",
+            format!("the path and query are longer than {} bytes", settings.uri_bytes_max.0),
+        ),
+        Limit::HeaderBytes => (
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Kind::Invalid,
+            "HEADER_TOO_LARGE",
+            "HeaderTooLarge",
+            format!("the headers are larger than {} bytes", settings.header_bytes_max.0),
+        ),
+        Limit::Headers => (
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Kind::Invalid,
+            "HEADER_TOO_LARGE",
+            "HeaderTooLarge",
+            format!("there are more than {} headers", settings.headers_max.0),
+        ),
+        Limit::Requests => (
+            None,
+            Kind::Unavailable,
+            "UNAVAILABLE",
+            "ServerBusy",
+            format!("more than {} requests are in flight; try again", settings.requests_max.0),
+        ),
+    };
+    end.app.metrics.refused(limit);
+    let mut res = in_form(end.door, parts.headers.get(header::HOST), end.peer, Error::new(kind, oci, message), arm);
+    if let Some(status) = status {
+        *res.status_mut() = status;
+    }
+    end.status = res.status();
     finish(res, end)
 }
 
-/// [`serve`] for any body.
-pub async fn through(app: Arc<App>, conn: Conn, mut req: super::Request) -> http::Response<Tracked> {
-    let began = Instant::now();
-    let id = next_id();
-    // Sixteen bytes as hex and hyphens: always a header value.
-    let id_value = HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"));
+/// An error in the form of the door's clients; `arm` is its code there.
+fn in_form(door: Door, host: Option<&HeaderValue>, conn: Conn, e: Error, arm: &'static str) -> Response {
+    match door {
+        Door::V2 | Door::Acr | Door::Oauth2 => {
+            let host = host.and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+            error::oci(&e, &OciRim { login_server: host, scheme: conn.scheme })
+        }
+        _ => error::arm(&Error { code: arm, ..e }),
+    }
+}
+
+/// [`serve`] for any body, of which `received` counts the bytes.
+async fn through(
+    app: Arc<App>,
+    conn: Conn,
+    live: Arc<Live>,
+    req: super::Request,
+    received: Option<Arc<AtomicU64>>,
+) -> http::Response<Tracked> {
+    let (parts, body) = req.into_parts();
+    let (mut end, id_value) = End::begin(app.clone(), conn, live, &parts, received);
+    let mut req = http::Request::from_parts(parts, body);
     let correlation = sane(req.headers().get(&CORRELATION_ID)).unwrap_or_else(|| id_value.clone());
     let client_id = sane(req.headers().get(&CLIENT_REQUEST_ID));
-    let who = Who::default();
-    let door = Door::of(req.uri().path());
-    let (method, uri) = (req.method().clone(), req.uri().clone());
+    let door = end.door;
     let rim_host =
         matches!(door, Door::V2 | Door::Acr | Door::Oauth2).then(|| req.headers().get(header::HOST).cloned());
     let extensions = req.extensions_mut();
     extensions.insert(conn);
-    extensions.insert(RequestId(id.clone()));
-    extensions.insert(who.clone());
+    extensions.insert(RequestId(end.id.to_string()));
+    extensions.insert(end.who.clone());
 
-    app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-    let mut end = End {
-        app: app.clone(),
-        began,
-        door,
-        method,
-        uri,
-        id,
-        who,
-        peer: conn,
-        status: StatusCode::INTERNAL_SERVER_ERROR,
-        bytes: 0,
-        whole: false,
+    let handler = with_request_id(end.id.clone(), app.memory.around(dispatch(app.clone(), req)));
+    let answered = match end.span.is_disabled() {
+        true => caught(handler).await,
+        false => caught(handler.instrument(end.span.clone())).await,
     };
-
-    let mut res = match caught(dispatch(app.clone(), req)).await {
+    let mut res = match answered {
         Some(res) => res,
         None => {
             app.metrics.panics_total.fetch_add(1, Ordering::Relaxed);
-            panicked(rim_host.flatten().as_ref(), door, conn)
+            let e = Error::new(Kind::Internal, "UNKNOWN", "the server failed to handle this request");
+            in_form(door, rim_host.flatten().as_ref(), conn, e, "InternalServerError")
         }
     };
     end.status = res.status();
+    end.answered = true;
     if let Some(note) = res.extensions_mut().remove::<Note>() {
         complain(&end, &note);
+        end.code = Some(note.code);
     }
+    end.audit();
     let headers = res.headers_mut();
     headers.insert(REQUEST_ID, id_value);
     headers.insert(CORRELATION_ID, correlation);
@@ -132,7 +195,7 @@ pub async fn through(app: Arc<App>, conn: Conn, mut req: super::Request) -> http
 
 /// Hand the answer over; of an answer to HEAD only the headers, with the length that GET
 /// would have.
-fn finish(mut res: Response, end: End) -> http::Response<Tracked> {
+fn finish(mut res: Response, mut end: End) -> http::Response<Tracked> {
     if end.method == Method::HEAD && !res.body().is_end_stream() {
         if let Some(length) = res.body().size_hint().exact()
             && !res.headers().contains_key(header::CONTENT_LENGTH)
@@ -141,6 +204,8 @@ fn finish(mut res: Response, end: End) -> http::Response<Tracked> {
         }
         *res.body_mut() = Body::empty();
     }
+    end.live.responding.fetch_add(1, Ordering::Relaxed);
+    end.responding = true;
     let (parts, body) = res.into_parts();
     http::Response::from_parts(parts, Tracked { body, end })
 }
@@ -149,18 +214,6 @@ fn finish(mut res: Response, end: End) -> http::Response<Tracked> {
 /// held is dropped, and nothing else is shared with it but what locks and transactions guard.
 async fn caught<T>(handler: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(handler).catch_unwind().await.ok()
-}
-
-/// The answer when a handler panicked, in the caller's form.
-fn panicked(host: Option<&HeaderValue>, door: Door, conn: Conn) -> Response {
-    let e = Error::new(Kind::Internal, "UNKNOWN", "the server failed to handle this request");
-    match door {
-        Door::V2 | Door::Acr | Door::Oauth2 => {
-            let host = host.and_then(|h| h.to_str().ok()).unwrap_or("localhost");
-            error::oci(&e, &OciRim { login_server: host, scheme: conn.scheme })
-        }
-        _ => error::arm(&Error { code: "InternalServerError", ..e }),
-    }
 }
 
 /// The one place where a failed request's error is logged.
@@ -197,38 +250,187 @@ fn sane(value: Option<&HeaderValue>) -> Option<HeaderValue> {
 /// What is known of a request when it ends; dropping it writes the log line.
 struct End {
     app: Arc<App>,
+    live: Arc<Live>,
     began: Instant,
     door: Door,
+    route: Route,
     method: Method,
     uri: Uri,
-    id: String,
+    id: Arc<str>,
     who: Who,
     peer: Conn,
+    /// What the logs say of the client, when somebody reads them.
+    client: Option<Client>,
+    span: Span,
     status: StatusCode,
-    bytes: u64,
+    /// The error's code, for the audit log.
+    code: Option<&'static str>,
+    received: Option<Arc<AtomicU64>>,
+    sent: u64,
     whole: bool,
+    answered: bool,
+    responding: bool,
+}
+
+/// Headers that the logs repeat.
+struct Client {
+    host: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
+    /// The trace that the client says this is part of.
+    trace: Option<Box<str>>,
+    has_credentials: bool,
+}
+
+impl End {
+    /// Count a request in, and give it its id, also as a header's value.
+    fn begin(
+        app: Arc<App>,
+        conn: Conn,
+        live: Arc<Live>,
+        parts: &http::request::Parts,
+        received: Option<Arc<AtomicU64>>,
+    ) -> (End, HeaderValue) {
+        let id = next_id();
+        // Sixteen bytes as hex and hyphens: always a header value.
+        let id_value = HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        let path = parts.uri.path();
+        let door = Door::of(path);
+        let route = Route::of(door, path);
+        let headers = &parts.headers;
+        let client = (app.access.is_on() || app.audit.is_on()).then(|| Client {
+            host: headers.get(header::HOST).cloned(),
+            agent: headers.get(header::USER_AGENT).cloned(),
+            trace: otel::trace_id(headers).map(Into::into),
+            has_credentials: headers.contains_key(header::AUTHORIZATION),
+        });
+        let span = tracing::trace_span!(
+            target: "portolan::trace",
+            "request",
+            otel.name = tracing::field::Empty,
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+            http.request.method = parts.method.as_str(),
+            http.route = route.as_str(),
+            http.response.status_code = tracing::field::Empty,
+            url.scheme = conn.scheme,
+            server.address = tracing::field::Empty,
+            client.address = tracing::field::Empty,
+            portolan.request_id = &*id,
+            portolan.principal = tracing::field::Empty,
+        );
+        if !span.is_disabled() {
+            otel::follow(&span, headers);
+            span.record("otel.name", format!("{} {}", parts.method, route.as_str()));
+            span.record("client.address", conn.peer.ip().to_string());
+            if let Some(host) = headers.get(header::HOST).and_then(|h| h.to_str().ok()) {
+                span.record("server.address", host);
+            }
+        }
+        app.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        live.begun.fetch_add(1, Ordering::Relaxed);
+        let end = End {
+            app,
+            live,
+            began: Instant::now(),
+            door,
+            route,
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            id: id.into(),
+            who: Who::default(),
+            peer: conn,
+            client,
+            span,
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: None,
+            received,
+            sent: 0,
+            whole: false,
+            answered: false,
+            responding: false,
+        };
+        (end, id_value)
+    }
+
+    fn received(&self) -> u64 {
+        self.received.as_ref().map_or(0, |n| n.load(Ordering::Relaxed))
+    }
+
+    /// The audit log's line, if this is something that it tells of.
+    fn audit(&self) {
+        let Some(client) = self.client.as_ref().filter(|_| self.app.audit.is_on()) else { return };
+        let status = self.answered.then_some(self.status);
+        let Some((event, outcome)) =
+            audit::of(self.route, &self.method, self.uri.path(), status, client.has_credentials)
+        else {
+            return;
+        };
+        let mut line = Line::at(Timestamp::now());
+        line.text("log", "audit").text("event", event).text("outcome", outcome);
+        if self.answered {
+            line.number("status", u64::from(self.status.as_u16()));
+        }
+        line.maybe("code", self.code);
+        if matches!(self.door, Door::V2 | Door::Acr | Door::Oauth2) {
+            let host = client.host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or_default();
+            let registry = self.app.service.registry_by_host(host);
+            line.maybe("registry", registry.as_ref().map(|r| r.name.as_str()));
+            let (repository, reference) = self.route.subject(self.uri.path());
+            line.maybe("repository", repository).maybe("reference", reference);
+        }
+        line.text("method", self.method.as_str()).text("path", self.uri.path());
+        self.about_client(&mut line, client);
+        self.app.audit.write(line);
+    }
+
+    fn about_client(&self, line: &mut Line, client: &Client) {
+        let (kind, id) = self.who.get().unwrap_or(("anonymous", ""));
+        line.text("principal_kind", kind).text("principal_id", id);
+        let mut ip = String::with_capacity(40);
+        // Writing to a String cannot fail.
+        let _ = std::fmt::Write::write_fmt(&mut ip, format_args!("{}", self.peer.peer.ip()));
+        line.text("client", &ip);
+        if let Some(agent) = &client.agent {
+            line.text("user_agent", &String::from_utf8_lossy(agent.as_bytes()));
+        }
+        line.text("request_id", &self.id).maybe("trace_id", client.trace.as_deref());
+    }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         let took = self.began.elapsed();
+        self.live.ended.fetch_add(1, Ordering::Relaxed);
+        if self.responding {
+            self.live.responding.fetch_sub(1, Ordering::Relaxed);
+        }
         self.app.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.app.metrics.finished(self.door, self.status, took, self.bytes);
+        let received = self.received();
+        self.app.metrics.finished(self.route, &self.method, self.status, took, (received, self.sent));
+        if !self.answered && !self.responding {
+            // The client went away before it was answered; what it asked for may be done.
+            self.audit();
+        }
+        if !self.span.is_disabled() {
+            self.span.record("http.response.status_code", self.status.as_u16());
+            if let Some((kind, id)) = self.who.get() {
+                self.span.record("portolan.principal", format!("{kind}:{id}"));
+            }
+            if self.status.is_server_error() {
+                self.span.record("otel.status_code", "ERROR");
+            }
+        }
+        let Some(client) = self.client.as_ref().filter(|_| self.app.access.is_on()) else { return };
+        let mut line = Line::at(Timestamp::now());
+        line.text("log", "access").text("method", self.method.as_str()).text("route", self.route.as_str());
         // The path without its query: queries carry signatures and codes.
-        tracing::info!(
-            target: "portolan::access",
-            request_id = self.id,
-            method = self.method.as_str(),
-            path = self.uri.path(),
-            status = self.status.as_u16(),
-            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            bytes = self.bytes,
-            who = self.who.get().unwrap_or("-"),
-            peer = %self.peer.peer.ip(),
-            scheme = self.peer.scheme,
-            whole = self.whole,
-            "request"
-        );
+        line.text("path", self.uri.path());
+        line.number("status", u64::from(self.status.as_u16()));
+        line.millis("ms", u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        line.number("bytes_in", received).number("bytes_out", self.sent).flag("whole", self.whole);
+        line.text("scheme", self.peer.scheme);
+        self.about_client(&mut line, client);
+        self.app.access.offer(line);
     }
 }
 
@@ -245,7 +447,7 @@ impl http_body::Body for Tracked {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
-            Some(Ok(frame)) => self.end.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Ok(frame)) => self.end.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(why)) => {
                 tracing::warn!(request_id = %self.end.id, path = self.end.uri.path(), %why, "an answer broke off");
             }
@@ -286,9 +488,10 @@ mod tests {
         assert_eq!(caught(out_of_bounds).await, None);
         let conn = Conn { scheme: "https", peer: ([127, 0, 0, 1], 1).into() };
         for (door, member) in [(Door::V2, "errors"), (Door::Arm, "error")] {
-            let res = panicked(None, door, conn);
+            let e = Error::new(Kind::Internal, "UNKNOWN", "the server failed to handle this request");
+            let res = in_form(door, None, conn, e, "InternalServerError");
             assert_eq!(res.status(), StatusCode::INTERNAL_SERVER_ERROR);
-            let body = super::super::respond::read_body(res.into_body(), 1_000).await.unwrap();
+            let body = super::super::memory::read_body(res.into_body(), 1_000).await.unwrap();
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert!(body.get(member).is_some(), "{body}");
         }

@@ -28,6 +28,9 @@ impl<'a> OciRim<'a> {
     }
 }
 
+/// When a client that met an overloaded server is to try again.
+const UNAVAILABLE_RETRY_SECS: u32 = 2;
+
 /// What the log is to say about an answer that is an error; travels in the response's
 /// extensions from the renderer to the edge.
 #[derive(Clone, Debug)]
@@ -135,6 +138,9 @@ fn scope_detail(scopes: &str) -> Value {
 fn finish(mut res: Response, error: &Error) -> Response {
     if let Kind::TooMany { retry_after_secs } = error.kind {
         res.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_secs));
+    }
+    if error.kind == Kind::Unavailable {
+        res.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY_SECS));
     }
     let note = Note { code: error.code, message: error.message.clone(), cause: causes(error) };
     res.extensions_mut().insert(note);

@@ -40,10 +40,18 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         [tenant, "discovery", "v2.0", "keys"] | [tenant, "discovery", "keys"] if get => known_tenant(app, tenant)
             .map(|()| respond::json(StatusCode::OK, &json!({"keys": app.service.authority.jwks()}))),
         [tenant, "oauth2", "v2.0", "token"] | [tenant, "oauth2", "token"] if parts.method == Method::POST => {
-            match (known_tenant(app, tenant), respond::form(body, FORM_BYTES_MAX).await) {
-                (Ok(()), Ok(form)) => token(app, &parts, &form),
-                (Err(e), _) | (_, Err(e)) => Err(e),
+            let peer = caller::peer(&parts);
+            let answer = match (app.rates.token(peer).and(known_tenant(app, tenant)), body) {
+                (Ok(()), body) => match respond::form(body, FORM_BYTES_MAX).await {
+                    Ok(form) => token(app, &parts, &form),
+                    Err(e) => Err(e),
+                },
+                (Err(e), _) => Err(e),
+            };
+            if answer.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
+                app.rates.sign_in_failed(peer);
             }
+            answer
         }
         _ => return super::error::unknown_path(),
     };
@@ -122,6 +130,7 @@ fn token(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response
         None => return Err(missing("grant_type")),
     }
     let (client_id, secret) = client(parts, form)?;
+    caller::claim(parts, &client_id);
     let resource = resource(form)?;
     let base = base_url(app, parts);
     let issued = app.service.client_token(&base, &client_id, secret.expose(), &resource, Timestamp::now())?;

@@ -1,6 +1,6 @@
 //! A request's body, on its way to a handler and after the handler is done with it.
 //!
-//! While a handler reads, a body on which nothing comes for too long fails. When a handler
+//! While a handler reads, a body on which too little comes for too long fails. When a handler
 //! is done early (no rights, no space, a digest that cannot be right) bytes are still
 //! coming, and an answer that meets a closed door is lost: TCP resets a connection that is
 //! closed over unread bytes, and several clients forget the answer when its HTTP/2 stream
@@ -9,6 +9,8 @@
 //! see the status.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,31 +19,44 @@ use http::header;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
+
+use crate::pace::{Demand, Pace};
 
 /// Bytes of a body that are read for nothing.
 const UNREAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long a body is read for nothing.
 const UNREAD_SECS_MAX: u64 = 30;
 
-/// A request's body that fails when nothing comes for too long, and that is read to its end
-/// when it is dropped before.
+/// A request's body that fails when too little comes for too long (see [`crate::pace`]), and
+/// that is read to its end when it is dropped before.
 pub(crate) struct Intake {
     /// None when it has failed: there is nothing more to read.
     body: Option<Incoming>,
-    idle: Duration,
+    pace: Pace,
+    window: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
+    /// Bytes that came, for the logs.
+    received: Arc<AtomicU64>,
     /// The client waits for a word before it sends. It gets the answer instead, and keeps
     /// its bytes.
     waits: bool,
 }
 
 impl Intake {
-    /// The body of a request with these headers; `idle` is how long it may stall.
-    pub(crate) fn new(body: Incoming, headers: &http::HeaderMap, idle: Duration) -> Intake {
+    /// The body of a request with these headers; what its client must get done, and where
+    /// its bytes are counted.
+    pub(crate) fn new(body: Incoming, headers: &http::HeaderMap, demand: Demand, received: Arc<AtomicU64>) -> Intake {
         let waits = headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        Intake { body: Some(body), idle, sleep: None, armed: false, waits }
+        Intake { body: Some(body), pace: Pace::new(demand), window: demand.window, sleep: None, received, waits }
+    }
+}
+
+impl Intake {
+    fn too_slow<T>(&mut self) -> Poll<Option<Result<T, axum::BoxError>>> {
+        self.body = None;
+        let why = format!("too little came within {} seconds", self.window.as_secs());
+        Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into())))
     }
 }
 
@@ -62,27 +77,39 @@ impl Body for Intake {
                 return Poll::Ready(Some(Err(e.into())));
             }
             Poll::Ready(frame) => {
-                self.armed = false;
+                let bytes = match &frame {
+                    Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+                    _ => 0,
+                };
+                self.received.fetch_add(bytes, Ordering::Relaxed);
+                if frame.is_some() && !self.pace.moved(bytes, Instant::now) {
+                    return self.too_slow();
+                }
                 return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
             }
             Poll::Pending => {}
         }
-        let idle = self.idle;
-        if !self.armed {
-            self.armed = true;
+        if !self.pace.is_waiting() {
+            let until = self.pace.waits(Instant::now());
             match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + idle),
-                none => *none = Some(Box::pin(tokio::time::sleep(idle))),
+                Some(sleep) => sleep.as_mut().reset(until),
+                none => *none = Some(Box::pin(tokio::time::sleep_until(until))),
             }
         }
-        match self.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => {
-                self.body = None;
-                let why = format!("nothing came for {} seconds", idle.as_secs());
-                Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into())))
+        while let Some(sleep) = &mut self.sleep
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            let now = Instant::now();
+            if !self.pace.look(now) {
+                return self.too_slow();
             }
-            _ => Poll::Pending,
+            // Enough came in this window; now for the next.
+            let until = self.pace.waits(now);
+            if let Some(sleep) = &mut self.sleep {
+                sleep.as_mut().reset(until);
+            }
         }
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {

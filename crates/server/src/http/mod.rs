@@ -9,6 +9,7 @@
 
 pub mod acr;
 pub mod arm;
+mod audit;
 pub mod blob;
 pub mod caller;
 pub mod edge;
@@ -19,12 +20,17 @@ pub mod fuzzing;
 pub mod host;
 pub mod identity;
 mod intake;
+pub mod memory;
+pub mod metrics;
 pub mod oauth2;
 pub mod ops;
+pub mod rate;
 pub mod respond;
+pub mod route;
 pub mod v2;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use crate::app::App;
@@ -48,20 +54,46 @@ pub struct Conn {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// Where a door says who is asking, for the access log; in the request's extensions.
+/// Where a door says who is asking, for the logs; in the request's extensions.
 #[derive(Clone, Debug, Default)]
-pub struct Who(Arc<OnceLock<Box<str>>>);
+pub struct Who(Arc<Names>);
+
+#[derive(Debug, Default)]
+struct Names {
+    known: OnceLock<(&'static str, Box<str>)>,
+    claimed: OnceLock<Box<str>>,
+}
 
 impl Who {
-    /// Name the caller (`user alice`, `sp 1234…`, `admin myreg`); the first name stays.
-    pub fn set(&self, who: impl Into<Box<str>>) {
-        let _ = self.0.set(who.into());
+    /// Name the caller by kind and id (`user` and an object id, `sp` and an application id,
+    /// `admin` and a registry, `token` and its name); the first name stays.
+    pub fn set(&self, kind: &'static str, id: impl Into<Box<str>>) {
+        let _ = self.0.known.set((kind, id.into()));
     }
 
-    /// The caller's name, when a door has set it.
-    pub fn get(&self) -> Option<&str> {
-        self.0.get().map(AsRef::as_ref)
+    /// Note who somebody says they are, before it is known whether they are.
+    pub fn claim(&self, name: impl Into<Box<str>>) {
+        let _ = self.0.claimed.set(name.into());
     }
+
+    /// The caller's kind and id, when a door has set them; else kind `claimed` and the name.
+    pub fn get(&self) -> Option<(&'static str, &str)> {
+        let known = self.0.known.get().map(|(kind, id)| (*kind, &**id));
+        known.or_else(|| self.0.claimed.get().map(|name| ("claimed", &**name)))
+    }
+}
+
+/// How a connection does: what its watcher in `crate::listen` looks at.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Requests begun.
+    pub begun: AtomicU32,
+    /// Requests whose answer is finished.
+    pub ended: AtomicU32,
+    /// Answers under way.
+    pub responding: AtomicU32,
+    /// Bytes written to the client's socket so far.
+    pub written: AtomicU64,
 }
 
 /// The front doors, for dispatch and for the counters.
@@ -129,8 +161,15 @@ impl Door {
     }
 }
 
+/// Marks the requests that came by the address of `metrics_listen`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpsOnly;
+
 /// Send a request through its door.
 pub async fn dispatch(app: Arc<App>, req: Request) -> Response {
+    if app.settings.metrics_listen.is_some() && req.extensions().get::<OpsOnly>().is_some() {
+        return ops::answer(&app, req).await;
+    }
     if let Err(why) = host::check(&req) {
         return error::bad_host(Door::of(req.uri().path()), why);
     }

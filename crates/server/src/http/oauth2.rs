@@ -27,6 +27,10 @@ const FORM_BYTES_MAX: usize = 256 * 1024;
 /// Answer a request to `/oauth2/…`.
 pub async fn handle(app: &Arc<App>, req: Request) -> Response {
     let (parts, body) = req.into_parts();
+    // Before the body is read: a flood is to cost little.
+    if let Err(e) = app.rates.token(caller::peer(&parts)) {
+        return oci(&e, &OciRim::of(&parts));
+    }
     let answer = match (parts.uri.path().trim_end_matches('/'), &parts.method) {
         ("/oauth2/exchange", &Method::POST) => match respond::form(body, FORM_BYTES_MAX).await {
             Ok(form) => exchange(app, &parts, &form),
@@ -42,6 +46,9 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         }
         _ => Err(Error::new(Kind::NotFound, "NOT_FOUND", "nothing is served at this path")),
     };
+    if answer.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
+        app.rates.sign_in_failed(caller::peer(&parts));
+    }
     let mut res = answer.unwrap_or_else(|e| oci(&e, &OciRim::of(&parts)));
     res.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     res
@@ -55,7 +62,8 @@ fn exchange(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Respo
     let registry = registry(app, parts, field(form, "service"))?;
     let token = field(form, "access_token").filter(|t| !t.is_empty());
     let token = token.ok_or_else(|| bad_request("access_token is missing"))?;
-    let issued = app.service.exchange(&registry, token, Timestamp::now())?;
+    let (issued, principal) = app.service.exchange_for(&registry, token, Timestamp::now())?;
+    caller::name(parts, &principal);
     Ok(respond::json(StatusCode::OK, &json!({"refresh_token": issued.token.expose()})))
 }
 
@@ -66,11 +74,14 @@ fn post_token(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Res
         Some("refresh_token") => SignIn::Refresh(text("refresh_token")),
         Some("password") => match (text("username"), text("password")) {
             ("", "") => SignIn::Anonymous,
-            (user, password) => SignIn::Password { user, password },
+            (user, password) => {
+                caller::claim(parts, user);
+                SignIn::Password { user, password }
+            }
         },
         _ => return Err(bad_request("grant_type must be refresh_token or password")),
     };
-    issue(app, &registry, sign_in, form)
+    issue(app, parts, &registry, sign_in, form)
 }
 
 fn get_token(app: &App, parts: &Parts) -> Result<Response, Error> {
@@ -78,9 +89,10 @@ fn get_token(app: &App, parts: &Parts) -> Result<Response, Error> {
     let registry = registry(app, parts, field(&query, "service"))?;
     match caller::credentials(parts) {
         Some(Credentials::Basic { user, password }) => {
-            issue(app, &registry, SignIn::Password { user: &user, password: password.expose() }, &query)
+            caller::claim(parts, &user);
+            issue(app, parts, &registry, SignIn::Password { user: &user, password: password.expose() }, &query)
         }
-        Some(Credentials::None) => issue(app, &registry, SignIn::Anonymous, &query),
+        Some(Credentials::None) => issue(app, parts, &registry, SignIn::Anonymous, &query),
         Some(Credentials::Bearer(_)) | None => Err(Error::new(
             Kind::Unauthenticated,
             "UNAUTHORIZED",
@@ -89,9 +101,16 @@ fn get_token(app: &App, parts: &Parts) -> Result<Response, Error> {
     }
 }
 
-fn issue(app: &App, registry: &Registry, sign_in: SignIn<'_>, fields: &[(String, String)]) -> Result<Response, Error> {
+fn issue(
+    app: &App,
+    parts: &Parts,
+    registry: &Registry,
+    sign_in: SignIn<'_>,
+    fields: &[(String, String)],
+) -> Result<Response, Error> {
     let scopes: Vec<&str> = fields.iter().filter(|(k, _)| k == "scope").map(|(_, v)| v.as_str()).collect();
-    let issued = app.service.access_token(registry, sign_in, &scopes, Timestamp::now())?;
+    let (issued, principal) = app.service.access_token_for(registry, sign_in, &scopes, Timestamp::now())?;
+    caller::name(parts, &principal);
     Ok(respond::json(StatusCode::OK, &answer(&issued)))
 }
 

@@ -1,12 +1,10 @@
 //! The few shapes of answer and of body that every front door needs.
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::BodyExt;
 use portolan_service::{Error, Kind};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::Response;
 
@@ -45,53 +43,13 @@ pub fn bytes_of(status: StatusCode, content_type: HeaderValue, bytes: Bytes) -> 
     res
 }
 
-/// Read a whole body of at most `bytes_max` bytes.
+/// Read a whole body of at most `bytes_max` bytes, on the budget of [`super::memory`].
 ///
 /// Errors: `TooLarge` (`SIZE_INVALID`) as soon as the limit is passed, `Invalid`
-/// (`BODY_INVALID`) when the connection breaks off or stalls.
+/// (`BODY_INVALID`) when the connection breaks off or stalls, `Unavailable` when there is no
+/// memory for it.
 pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Error> {
-    let too_large = || Error::new(Kind::TooLarge, "SIZE_INVALID", format!("the body is larger than {bytes_max} bytes"));
-    let hint = http_body::Body::size_hint(&body);
-    if hint.lower() > bytes_max as u64 {
-        return Err(too_large());
-    }
-    let mut body = body;
-    let mut first: Option<Bytes> = None;
-    let mut all: Option<BytesMut> = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|cause| {
-            Error::new(Kind::Invalid, "BODY_INVALID", "the request body broke off").with_source(cause.to_string())
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        let have = all.as_ref().map_or_else(|| first.as_ref().map_or(0, Bytes::len), BytesMut::len);
-        if have + data.len() > bytes_max {
-            return Err(too_large());
-        }
-        match (&mut all, first.take()) {
-            (Some(all), _) => all.extend_from_slice(&data),
-            (None, None) => first = Some(data),
-            (None, Some(one)) => {
-                let room = usize::try_from(hint.upper().unwrap_or(0)).unwrap_or(0).min(bytes_max);
-                let mut joined = BytesMut::with_capacity(room.max(one.len() + data.len()));
-                joined.extend_from_slice(&one);
-                joined.extend_from_slice(&data);
-                all = Some(joined);
-            }
-        }
-    }
-    Ok(all.map(BytesMut::freeze).or(first).unwrap_or_default())
-}
-
-/// Read a JSON body of at most `bytes_max` bytes.
-pub async fn read_json<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Result<T, Error> {
-    let bytes = read_body(body, bytes_max).await?;
-    serde_json::from_slice(&bytes).map_err(|cause| {
-        Error::new(
-            Kind::Invalid,
-            "InvalidRequestContent",
-            format!("the request body is not the JSON expected: {cause}"),
-        )
-    })
+    super::memory::read_body(body, bytes_max).await
 }
 
 /// Read a form body (`application/x-www-form-urlencoded`) of at most `bytes_max` bytes:
@@ -115,19 +73,6 @@ pub fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_body_over_the_limit_is_refused_and_one_at_it_is_not() {
-        assert_eq!(read_body(Body::from("12345"), 5).await.unwrap(), "12345");
-        let e = read_body(Body::from("123456"), 5).await.unwrap_err();
-        assert_eq!((e.kind, e.code), (Kind::TooLarge, "SIZE_INVALID"));
-        let streamed = || {
-            let parts = ["12", "34", "56"].map(|p| Ok::<_, std::io::Error>(Bytes::from(p)));
-            Body::from_stream(futures_util::stream::iter(parts))
-        };
-        assert_eq!(read_body(streamed(), 6).await.unwrap(), "123456");
-        assert_eq!(read_body(streamed(), 5).await.unwrap_err().kind, Kind::TooLarge);
-    }
 
     #[tokio::test]
     async fn forms_and_queries_keep_repeated_fields_in_order() {

@@ -45,6 +45,7 @@ operations! {
     Size = "size",
     Read = "read",
     Open = "open",
+    Fetch = "fetch",
     SignedUrl = "signed_url",
     Put = "put",
     Commit = "commit",
@@ -94,14 +95,14 @@ fn is_ours(error: &Error) -> bool {
 }
 
 /// The store itself.
-pub struct Measured<B> {
-    inner: B,
+pub struct Measured {
+    inner: Arc<dyn Blobs>,
     stats: Arc<BlobStats>,
 }
 
-impl<B: Blobs> Measured<B> {
+impl Measured {
     /// Count what `inner`, of that engine, is asked.
-    pub fn new(inner: B, engine: &'static str) -> Measured<B> {
+    pub fn new(inner: Arc<dyn Blobs>, engine: &'static str) -> Measured {
         let operations = std::array::from_fn(|_| Operation::default());
         Measured { inner, stats: Arc::new(BlobStats { engine, operations }) }
     }
@@ -116,7 +117,8 @@ impl<B: Blobs> Measured<B> {
         op: BlobOp,
         work: impl Future<Output = Result<T>> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
-        let span = tracing::trace_span!(target: "portolan::trace", "blob", otel.name = op.name(), engine = self.stats.engine);
+        let span =
+            tracing::trace_span!(target: "portolan::trace", "blob", otel.name = op.name(), engine = self.stats.engine);
         let counted = async move {
             let began = Instant::now();
             let result = work.await;
@@ -161,7 +163,7 @@ impl Stream for Counted {
     }
 }
 
-impl<B: Blobs> Reader for Measured<B> {
+impl Reader for Measured {
     fn size(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<u64>>> {
         self.run(BlobOp::Size, self.inner.size(digest))
     }
@@ -180,12 +182,16 @@ impl<B: Blobs> Reader for Measured<B> {
         self.inner.local_path(digest)
     }
 
+    fn fetch(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<PathBuf>>> {
+        self.run(BlobOp::Fetch, self.inner.fetch(digest))
+    }
+
     fn signed_url(&self, digest: &Digest, lifetime: Duration) -> BoxFuture<'_, Result<Option<String>>> {
         self.run(BlobOp::SignedUrl, self.inner.signed_url(digest, lifetime))
     }
 }
 
-impl<B: Blobs> Ingest for Measured<B> {
+impl Ingest for Measured {
     fn put(&self, expected: &Digest, body: ByteStream, bytes_max: u64) -> BoxFuture<'_, Result<u64>> {
         self.run(BlobOp::Put, self.inner.put(expected, self.count(BlobOp::Put, body), bytes_max))
     }
@@ -225,7 +231,7 @@ impl BlobWriter for Writer {
     }
 }
 
-impl<B: Blobs> Uploads for Measured<B> {
+impl Uploads for Measured {
     fn create(&self, id: UploadId) -> BoxFuture<'_, Result<()>> {
         self.run(BlobOp::Create, self.inner.create(id))
     }
@@ -253,7 +259,7 @@ impl<B: Blobs> Uploads for Measured<B> {
     }
 }
 
-impl<B: Blobs> Sweep for Measured<B> {
+impl Sweep for Measured {
     fn delete(&self, digest: &Digest) -> BoxFuture<'_, Result<bool>> {
         self.run(BlobOp::Delete, self.inner.delete(digest))
     }
@@ -267,7 +273,7 @@ impl<B: Blobs> Sweep for Measured<B> {
     }
 }
 
-impl<B: Blobs> Objects for Measured<B> {
+impl Objects for Measured {
     fn object_put(&self, key: &str, body: ByteStream, bytes_max: u64) -> BoxFuture<'_, Result<u64>> {
         self.run(BlobOp::ObjectPut, self.inner.object_put(key, self.count(BlobOp::ObjectPut, body), bytes_max))
     }

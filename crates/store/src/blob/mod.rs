@@ -27,10 +27,12 @@ use crate::Result;
 mod bucket;
 mod config;
 mod fs;
+mod measured;
 
 pub use bucket::BucketBlobs;
 pub use config::{BlobConfig, CACHE_BYTES_MAX, PART_BYTES, open};
 pub use fs::FsBlobs;
+pub use measured::{BlobOp, BlobStats, Measured};
 
 /// A future on the heap, since these traits are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -18,7 +18,12 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
+use tracing::Instrument;
+
+use crate::stats::{MetaStats, Operation};
 use crate::{Error, Result};
 
 pub mod blob;
@@ -106,6 +111,37 @@ struct Engine {
     threads: queue::Threads,
     /// What there is between servers on one database.
     shared: Option<postgres::Shared>,
+    stats: Arc<MetaStats>,
+}
+
+/// One closure's figures: counted in when made, out when dropped.
+struct Counted {
+    stats: Arc<MetaStats>,
+    began: Instant,
+}
+
+impl Counted {
+    fn begin(engine: &Engine) -> Counted {
+        let stats = Arc::clone(&engine.stats);
+        stats.in_flight.fetch_add(1, Ordering::Relaxed);
+        Counted { stats, began: Instant::now() }
+    }
+
+    /// The engine answered, or could not.
+    fn end<T>(self, operation: fn(&MetaStats) -> &Operation, answered: bool, result: T) -> T {
+        let figures = operation(&self.stats);
+        figures.times.record(self.began.elapsed());
+        if !answered {
+            figures.errors_total.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Meta {
@@ -115,8 +151,9 @@ impl Meta {
     /// Fails when another process has it open (after a short wait, for a server that is just
     /// being restarted) and when a newer version wrote it.
     pub fn open_sqlite(path: &Path) -> Result<Meta> {
-        let threads = sqlite::open(path, schema::MIGRATIONS)?;
-        Ok(Meta { engine: Arc::new(Engine { name: "sqlite", threads, shared: None }) })
+        let stats = Arc::new(MetaStats::default());
+        let threads = sqlite::open(path, schema::MIGRATIONS, &stats)?;
+        Ok(Meta { engine: Arc::new(Engine { name: "sqlite", threads, shared: None, stats }) })
     }
 
     /// Connect to a PostgreSQL database that any number of servers share, and bring its
@@ -127,8 +164,9 @@ impl Meta {
     /// UTF-8, is too old, or was written by a newer version. The text of the error says
     /// which; it never holds the password.
     pub fn open_postgres(config: &PostgresConfig) -> Result<Meta> {
-        let (threads, shared) = postgres::open(config, schema::MIGRATIONS)?;
-        Ok(Meta { engine: Arc::new(Engine { name: "postgres", threads, shared: Some(shared) }) })
+        let stats = Arc::new(MetaStats::default());
+        let (threads, shared) = postgres::open(config, schema::MIGRATIONS, &stats)?;
+        Ok(Meta { engine: Arc::new(Engine { name: "postgres", threads, shared: Some(shared), stats }) })
     }
 
     /// Whether other servers may be at work on this database: then what is kept in memory
@@ -146,6 +184,16 @@ impl Meta {
         }
     }
 
+    /// The engine's name: `sqlite` or `postgres`.
+    pub fn engine_name(&self) -> &'static str {
+        self.engine.name
+    }
+
+    /// What it was given to do so far.
+    pub fn stats(&self) -> &MetaStats {
+        &self.engine.stats
+    }
+
     /// Run queries on one consistent snapshot. Writing through `f`'s transaction fails.
     pub async fn read<T, E, F>(&self, f: F) -> Result<T, E>
     where
@@ -153,9 +201,16 @@ impl Meta {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        let counted = Counted::begin(&self.engine);
         let (job, answer) = job::asynchronous(f);
-        self.engine.threads.readers.send(job).await?;
-        answer.await.unwrap_or_else(|_| Err(E::from(Error::Busy)))
+        let work = async {
+            self.engine.threads.readers.send(job).await?;
+            Ok(answer.await)
+        };
+        let span = tracing::trace_span!(target: "portolan::trace", "db.read", engine = self.engine.name);
+        let answer: Result<_, Error> = if span.is_disabled() { work.await } else { work.instrument(span).await };
+        let answered = matches!(answer, Ok(Ok(_)));
+        counted.end(|stats| &stats.reads, answered, flat(answer))
     }
 
     /// Run queries in a transaction and answer when it is committed and on disk. An `Err`
@@ -166,9 +221,16 @@ impl Meta {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (job, answer) = job::asynchronous(f);
-        self.engine.threads.writer.send(job).await?;
-        answer.await.unwrap_or_else(|_| Err(E::from(Error::Busy)))
+        let counted = Counted::begin(&self.engine);
+        let (job, answer) = job::asynchronous(self.timed(f, &counted));
+        let work = async {
+            self.engine.threads.writer.send(job).await?;
+            Ok(answer.await)
+        };
+        let span = tracing::trace_span!(target: "portolan::trace", "db.write", engine = self.engine.name);
+        let answer: Result<_, Error> = if span.is_disabled() { work.await } else { work.instrument(span).await };
+        let answered = matches!(answer, Ok(Ok(_)));
+        counted.end(|stats| &stats.writes, answered, flat(answer))
     }
 
     /// [`Meta::read`] for a thread that may block. Not for async code.
@@ -178,9 +240,11 @@ impl Meta {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        let counted = Counted::begin(&self.engine);
         let (job, answer) = job::blocking(f);
-        self.engine.threads.readers.send_blocking(job)?;
-        answer.recv().unwrap_or_else(|_| Err(E::from(Error::Busy)))
+        let answer = self.engine.threads.readers.send_blocking(job).map(|()| answer.recv());
+        let answered = matches!(answer, Ok(Ok(_)));
+        counted.end(|stats| &stats.reads, answered, flat(answer))
     }
 
     /// [`Meta::write`] for a thread that may block. Not for async code.
@@ -190,9 +254,25 @@ impl Meta {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (job, answer) = job::blocking(f);
-        self.engine.threads.writer.send_blocking(job)?;
-        answer.recv().unwrap_or_else(|_| Err(E::from(Error::Busy)))
+        let counted = Counted::begin(&self.engine);
+        let (job, answer) = job::blocking(self.timed(f, &counted));
+        let answer = self.engine.threads.writer.send_blocking(job).map(|()| answer.recv());
+        let answered = matches!(answer, Ok(Ok(_)));
+        counted.end(|stats| &stats.writes, answered, flat(answer))
+    }
+
+    /// `f`, noting how long it waited for its turn.
+    fn timed<T, E, F>(&self, f: F, counted: &Counted) -> impl FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        T: 'static,
+        E: 'static,
+    {
+        let (stats, queued) = (Arc::clone(&self.engine.stats), counted.began);
+        move |tx: &mut dyn Tx| {
+            stats.waits.record(queued.elapsed());
+            f(tx)
+        }
     }
 
     /// Answer everything already queued, then close the database. Later calls, on any
@@ -207,6 +287,15 @@ impl Meta {
             engine.threads.close();
         })
         .await;
+    }
+}
+
+/// The answer of a closure whose engine may be closed, or closing.
+fn flat<T, E: From<Error>, C>(answer: Result<Result<Result<T, E>, C>, Error>) -> Result<T, E> {
+    match answer {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(E::from(Error::Busy)),
+        Err(e) => Err(E::from(e)),
     }
 }
 

@@ -10,6 +10,7 @@
 //! servers on one store would each trust their own caches.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -23,6 +24,7 @@ use super::queue::{GROUP_JOBS_MAX, GROUP_MILLIS_MAX, Message, Queue, Threads, ag
 use super::schema::{self, Migration};
 use super::tx::storable;
 use super::{Row, Tx, Value};
+use crate::stats::MetaStats;
 use crate::{Error, Result};
 
 /// Prepared statements kept per connection.
@@ -34,7 +36,7 @@ const READERS_MAX: usize = 4;
 const FREE_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Open the database and start its threads.
-pub(super) fn open(path: &Path, migrations: &'static [Migration]) -> Result<Threads> {
+pub(super) fn open(path: &Path, migrations: &'static [Migration], stats: &Arc<MetaStats>) -> Result<Threads> {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
     let lock = crate::lock::hold(Path::new(&lock), path)?;
@@ -51,8 +53,9 @@ pub(super) fn open(path: &Path, migrations: &'static [Migration]) -> Result<Thre
         let (questions, space) = (questions.clone(), space.clone());
         handles.push(spawn(format!("meta-read-{n}"), move || read_loop(&connection, &questions, &space))?);
     }
+    let stats = Arc::clone(stats);
     handles.push(spawn("meta-write".into(), move || {
-        write_loop(&connection, &jobs, &space);
+        write_loop(&connection, &jobs, &space, &stats);
         drop(connection);
         drop(lock);
     })?);
@@ -127,7 +130,7 @@ fn read_loop(connection: &Connection, questions: &Receiver<Message>, space: &Spa
     }
 }
 
-fn write_loop(connection: &Connection, jobs: &Receiver<Message>, space: &Space) {
+fn write_loop(connection: &Connection, jobs: &Receiver<Message>, space: &Space, stats: &MetaStats) {
     let mut open = true;
     while open {
         let Ok(Message::Job(first, permit)) = jobs.recv() else { break };
@@ -170,6 +173,7 @@ fn write_loop(connection: &Connection, jobs: &Receiver<Message>, space: &Space) 
                 tracing::error!(error = %e, "a transaction could not be undone");
             }
         }
+        stats.group(group.len());
         for (job, failure) in group {
             job.answer(failure.or_else(|| lost.as_ref().map(again)));
         }

@@ -62,8 +62,25 @@ pub fn idle(tx: &mut dyn Tx, before: Timestamp, limit: usize) -> Result<Vec<(Upl
     )
 }
 
-/// How many uploads a registry has under way.
-pub fn count(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
-    let sql = "SELECT COUNT(*) FROM upload JOIN repo ON repo.id = upload.repo WHERE repo.registry = ?1";
-    Ok(one(tx, sql, &[registry.into()], |row| row.uint(0))?.unwrap_or(0))
+/// Uploads under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// In the registry.
+    pub registry: u64,
+    /// Of them, those that one owner began.
+    pub owner: u64,
+}
+
+/// How many uploads a registry has under way, and how many of them `owner` began.
+pub fn count(tx: &mut dyn Tx, registry: i64, owner: &str) -> Result<Open> {
+    let sql = "SELECT COUNT(*), COALESCE(SUM(CASE WHEN upload.owner = ?2 THEN 1 ELSE 0 END), 0) \
+               FROM upload JOIN repo ON repo.id = upload.repo WHERE repo.registry = ?1";
+    let open =
+        one(tx, sql, &[registry.into(), owner.into()], |row| Ok(Open { registry: row.uint(0)?, owner: row.uint(1)? }))?;
+    Ok(open.unwrap_or_default())
+}
+
+/// How many uploads are under way in all registries.
+pub fn count_all(tx: &mut dyn Tx) -> Result<u64> {
+    Ok(one(tx, "SELECT COUNT(*) FROM upload", &[], |row| row.uint(0))?.unwrap_or(0))
 }

@@ -94,11 +94,11 @@ pub(super) async fn put(call: &Call<'_>, name: &RepoName, reference: &str, body:
     })?;
     let tags = further_tags(call.parts)?;
     call.service.check_push(&call.ctx, &call.registry, name).await?;
-    let bytes = respond::read_body(body, limits::MANIFEST_BYTES_MAX).await.map_err(|e| match e.kind {
+    let bytes = respond::read_body(body, call.service.config.manifest_bytes_max).await.map_err(|e| match e.kind {
         Kind::TooLarge => Error::new(
             Kind::TooLarge,
             "SIZE_INVALID",
-            format!("the manifest is larger than {} bytes", limits::MANIFEST_BYTES_MAX),
+            format!("the manifest is larger than {} bytes", call.service.config.manifest_bytes_max),
         ),
         _ => e,
     })?;

@@ -10,7 +10,7 @@ use http::{HeaderName, StatusCode, header};
 use portolan_service::{Error, Kind};
 use portolan_store::blob::ByteStream;
 use portolan_types::digest::Algorithm;
-use portolan_types::{Digest, RepoName, UploadId, limits};
+use portolan_types::{Digest, RepoName, UploadId};
 
 use super::range::{self, held};
 use super::{CONTENT_DIGEST, Call, header_text, located, path, set};
@@ -106,8 +106,9 @@ fn check_length(call: &Call<'_>, range: Option<Range<u64>>) -> Result<(), Error>
         let message = format!("Content-Range announces {} bytes, Content-Length {length}", range.end - range.start);
         return Err(Error::new(Kind::Invalid, "SIZE_INVALID", message));
     }
-    if length > limits::BLOB_BYTES_MAX {
-        let message = format!("the content is larger than {} bytes", limits::BLOB_BYTES_MAX);
+    let max = call.service.config.blob_bytes_max;
+    if length > max {
+        let message = format!("the content is larger than {max} bytes");
         return Err(Error::new(Kind::TooLarge, "SIZE_INVALID", message));
     }
     Ok(())

@@ -40,6 +40,7 @@ use self::write::Channel;
 use super::Notice;
 use super::queue::{Queue, Threads, spawn};
 use super::schema::Migration;
+use crate::stats::MetaStats;
 use crate::{Error, Result};
 
 /// Reading connections.
@@ -66,7 +67,11 @@ impl Shared {
 }
 
 /// Connect, bring the schema up to date and start the threads.
-pub(super) fn open(config: &PostgresConfig, migrations: &'static [Migration]) -> Result<(Threads, Shared)> {
+pub(super) fn open(
+    config: &PostgresConfig,
+    migrations: &'static [Migration],
+    stats: &Arc<MetaStats>,
+) -> Result<(Threads, Shared)> {
     let server = Arc::new(Server::new(config)?);
     let closing = Arc::new(AtomicBool::new(false));
     let process = Uuid::new_v4().simple().to_string();
@@ -78,13 +83,14 @@ pub(super) fn open(config: &PostgresConfig, migrations: &'static [Migration]) ->
     let (ready, opened) = mpsc::sync_channel(1);
     let (wait, channel) = (config.wait, Channel { process: process.clone() });
     let mut link = Link::new(Arc::clone(&server), Arc::clone(&closing))?;
+    let stats = Arc::clone(stats);
     handles.push(spawn("meta-write".into(), move || {
         let opened = link.open(wait).and_then(|()| write::migrate(&mut link, &channel, migrations));
         let is_open = opened.is_ok();
         // Whoever opens waits for this.
         let _ = ready.send(opened);
         if is_open {
-            write::write_loop(&mut link, &channel, &jobs);
+            write::write_loop(&mut link, &channel, &jobs, &stats);
         }
         link.close();
     })?);

@@ -32,6 +32,7 @@ use super::error::Failure;
 use super::link::Link;
 use super::session::{Session, bounded, simple, statement_failure, text_column};
 use super::sql;
+use crate::stats::MetaStats;
 use crate::{Error, Result};
 
 /// The first half of the lock's key, "PORT"; the second is the schema's.
@@ -349,7 +350,7 @@ impl Tx for WriteTx<'_> {
 }
 
 /// Take closures and run them, until the store closes.
-pub(super) fn write_loop(link: &mut Link, channel: &Channel, jobs: &Receiver<Message>) {
+pub(super) fn write_loop(link: &mut Link, channel: &Channel, jobs: &Receiver<Message>, stats: &MetaStats) {
     let mut open = true;
     while open {
         let Ok(Message::Job(first, permit)) = jobs.recv() else { break };
@@ -373,6 +374,7 @@ pub(super) fn write_loop(link: &mut Link, channel: &Channel, jobs: &Receiver<Mes
             }
         }
         let lost = tx.commit().err();
+        stats.group(group.len());
         if let Some(e) = &lost {
             tracing::error!(error = %e, jobs = group.len(), "a transaction was lost");
         }
