@@ -56,11 +56,10 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
 }
 
 struct Fuzz {
+    root: PathBuf,
     /// `target/fuzz`
     folder: PathBuf,
-    /// The program that lists, packs and tries.
-    plain: PathBuf,
-    /// The same under libFuzzer.
+    /// The program under libFuzzer.
     guided: PathBuf,
 }
 
@@ -68,26 +67,25 @@ impl Fuzz {
     fn build(root: &Path) -> Result<Fuzz> {
         let folder = root.join("target/fuzz");
         let host = host()?;
-        let cargo = || {
-            let mut cargo = Command::new("cargo");
-            cargo
-                .current_dir(root)
-                .args(["build", "--quiet", "--package", "portolan-fuzz", "--target-dir"])
-                .arg(&folder);
-            cargo
-        };
-        done(&mut cargo())?;
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(root).args(["build", "--quiet", "--package", "portolan-fuzz", "--target-dir"]).arg(&folder);
         // With --target, build scripts and macros are left without the flags.
-        let optimised = ["--config", "profile.dev.opt-level=1"];
-        done(cargo().args(["--target", &host]).args(optimised).env("RUSTFLAGS", FLAGS.join(" ")))?;
-        let plain = folder.join("debug/portolan-fuzz");
+        cargo.args(["--target", &host, "--config", "profile.dev.opt-level=1"]).env("RUSTFLAGS", FLAGS.join(" "));
+        done(&mut cargo)?;
         let guided = folder.join(&host).join("debug/portolan-fuzz");
-        Ok(Fuzz { folder, plain, guided })
+        Ok(Fuzz { root: root.to_owned(), folder, guided })
+    }
+
+    /// The program without libFuzzer, which lists, packs and tries.
+    fn plain(&self) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(&self.root).args(["run", "--quiet", "--package", "portolan-fuzz", "--"]);
+        cargo
     }
 
     /// Names and longest inputs.
     fn targets(&self) -> Result<Vec<(String, u64)>> {
-        let listed = Command::new(&self.plain).arg("list").output().context("list the targets")?;
+        let listed = self.plain().arg("list").output().context("list the targets")?;
         let listed = String::from_utf8(listed.stdout).context("list the targets")?;
         let line = |line: &str| {
             let (name, bytes) = line.split_once(' ')?;
@@ -108,7 +106,7 @@ impl Fuzz {
             }
         }
         fs::create_dir_all(&found).context("make a folder")?;
-        done(Command::new(&self.plain).args(["unpack", name]).arg(&seeds))?;
+        done(self.plain().args(["unpack", name]).arg(&seeds))?;
         println!("{name}: {secs} s");
         let mut guided = Command::new(&self.guided);
         guided
@@ -124,7 +122,7 @@ impl Fuzz {
         if !guided.status().context("run libFuzzer")?.success() {
             let files = fs::read_dir(&found).context("read what was found")?;
             let files: Vec<PathBuf> = files.filter_map(|f| f.ok().map(|f| f.path())).collect();
-            let _ = Command::new(&self.plain).args(["file", name]).args(files).status();
+            let _ = self.plain().args(["file", name]).args(files).status();
             return Ok(false);
         }
         let before = fs::read_dir(&seeds).context("read the corpus")?.count();
@@ -135,7 +133,7 @@ impl Fuzz {
                 .args([&seeds, &reached]),
         )?;
         let kept = shorten(&seeds)?;
-        done(Command::new(&self.plain).args(["pack", name]).arg(&seeds))?;
+        done(self.plain().args(["pack", name]).arg(&seeds))?;
         println!("{name}: {before} inputs in the corpus before, {kept} now");
         Ok(true)
     }
