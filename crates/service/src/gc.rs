@@ -67,7 +67,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use portolan_store::meta::gc::{self, LinkVerdict, Review};
-use portolan_store::meta::{peer, repo, upload};
+use portolan_store::meta::{blob, peer, repo, upload};
 use portolan_types::{Digest, Timestamp, UploadId};
 
 use crate::cache::Evict;
@@ -104,6 +104,8 @@ impl Default for Graces {
 }
 /// Reviews, and idle uploads, of one round.
 pub const ROUND_ITEMS_MAX: usize = 10_000;
+/// Waiting reviews are counted up to this number.
+pub const WAITING_MAX: usize = 1_000_000;
 /// Reviews at one time.
 const PARALLEL_MAX: usize = 8;
 /// Reviews read from the queue at one time.
@@ -127,10 +129,14 @@ const LOOK_ITEMS_MAX: usize = 1_000;
 /// What a round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
+    /// Reviews looked at: all that a round costs.
+    pub reviews: u64,
     /// Links taken away.
     pub links: u64,
     /// Blobs deleted.
     pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// Uploads forgotten.
     pub uploads: u64,
     /// Reviews that failed and will be tried again; each was logged.
@@ -168,6 +174,7 @@ impl Service {
             // A claim counts from when it is made.
             let now = if shared { now.plus(begun.elapsed()) } else { now };
             seen += batch.len();
+            collected.reviews += batch.len() as u64;
             let failed_before = collected.failed;
             let results = futures_util::stream::iter(batch)
                 .map(|review| async move { (review, self.review(review, now).await) })
@@ -176,8 +183,12 @@ impl Service {
                 .await;
             for (review, result) in results {
                 match (review, result) {
-                    (Review::Link { .. }, Ok(gone)) => collected.links += u64::from(gone),
-                    (_, Ok(gone)) => collected.blobs += u64::from(gone),
+                    (_, Ok(None)) => {}
+                    (Review::Link { .. }, Ok(Some(_))) => collected.links += 1,
+                    (_, Ok(Some(bytes))) => {
+                        collected.blobs += 1;
+                        collected.bytes += bytes;
+                    }
                     (_, Err(error)) => {
                         tracing::error!(%error, ?review, cause = ?error.source, "collect garbage");
                         collected.failed += 1;
@@ -192,14 +203,22 @@ impl Service {
         Ok(collected)
     }
 
-    async fn review(&self, review: Review, now: Timestamp) -> Result<bool> {
+    /// How many reviews wait in the queue, due or not, counted up to [`WAITING_MAX`].
+    ///
+    /// Errors: a store that cannot be read.
+    pub async fn garbage_waiting(&self) -> Result<u64> {
+        self.meta.read(|tx| gc::waiting(tx, WAITING_MAX).map_err(Error::from)).await
+    }
+
+    /// The bytes that went; `None` when nothing did.
+    async fn review(&self, review: Review, now: Timestamp) -> Result<Option<u64>> {
         match review {
             Review::Link { repo, digest } => self.review_link(repo, digest, now).await,
             Review::Blob(digest) | Review::File(digest) => self.review_content(review, digest, now).await,
         }
     }
 
-    async fn review_link(&self, repo: i64, digest: Digest, now: Timestamp) -> Result<bool> {
+    async fn review_link(&self, repo: i64, digest: Digest, now: Timestamp) -> Result<Option<u64>> {
         let guard = self.content.locks.exclusive(&digest).await;
         // Empty on a shared database.
         let touched = self.content.caches.touched.get(&(repo, digest));
@@ -209,34 +228,41 @@ impl Service {
             let review = Review::Link { repo, digest };
             if let Some(until) = spared_until {
                 gc::enqueue(tx, review, until)?;
-                return Ok(false);
+                return Ok(None);
             }
             match gc::review_link(tx, repo, &digest, now, now)? {
-                LinkVerdict::Kept => Ok(false),
+                LinkVerdict::Kept => Ok(None),
                 LinkVerdict::Removed { .. } => {
                     evict.push(Evict::Blob(repo, digest));
-                    Ok(true)
+                    Ok(Some(0))
                 }
             }
         })
         .await
     }
 
-    async fn review_content(&self, review: Review, digest: Digest, now: Timestamp) -> Result<bool> {
+    async fn review_content(&self, review: Review, digest: Digest, now: Timestamp) -> Result<Option<u64>> {
         let (shared, begun) = (self.is_shared(), Instant::now());
         // Alone, the lock keeps others out, and the review can be tried again at once.
         let until = if shared { now.plus(CLAIM) } else { now };
         let guard = self.content.locks.exclusive(&digest).await;
         let (meta, blobs) = (self.meta.clone(), std::sync::Arc::clone(&self.blobs));
         detached(async move {
-            let gone = meta
+            let (gone, size) = meta
                 .write(move |tx| {
-                    Ok::<_, Error>(match review {
+                    let size = blob::stored_size(tx, &digest)?;
+                    let gone = match review {
                         Review::File(_) => gc::review_file(tx, &digest, now, until)?,
                         _ => gc::review_blob(tx, &digest, now, until)?,
-                    })
+                    };
+                    Ok::<_, Error>((gone, size))
                 })
                 .await?;
+            // A file without a row: nothing else knows how long it is.
+            let size = match size {
+                None if gone => blobs.size(&digest).await?,
+                size => size,
+            };
             if gone && shared {
                 if begun.elapsed() > DELETE_START {
                     let message = "too much time went by since the deletion of a file was decided";
@@ -254,7 +280,7 @@ impl Service {
                 meta.write(move |tx| gc::dequeue(tx, &Review::File(digest)).map_err(Error::from)).await?;
             }
             drop(guard);
-            Ok(gone)
+            Ok(gone.then_some(size.unwrap_or(0)))
         })
         .await
     }

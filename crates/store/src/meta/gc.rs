@@ -93,6 +93,12 @@ pub fn put_off(tx: &mut dyn Tx, review: &Review, due: Timestamp) -> Result<()> {
     Ok(())
 }
 
+/// How many reviews there are, due or not, counted up to `limit`.
+pub fn waiting(tx: &mut dyn Tx, limit: usize) -> Result<u64> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM gc_queue LIMIT ?1) AS few";
+    Ok(one(tx, sql, &[limit.into()], |row| row.uint(0))?.unwrap_or(0))
+}
+
 /// The review is done.
 pub fn dequeue(tx: &mut dyn Tx, review: &Review) -> Result<()> {
     tx.execute("DELETE FROM gc_queue WHERE kind = ?1 AND repo = ?2 AND digest = ?3", &review.key())?;
@@ -208,7 +214,7 @@ pub fn release(tx: &mut dyn Tx, holder: &str, due: Timestamp) -> Result<()> {
 /// Forget leases whose time is over; each blob is reviewed.
 pub fn expire_leases(tx: &mut dyn Tx, now: Timestamp) -> Result<()> {
     tx.execute(
-        "INSERT INTO gc_queue (kind, repo, digest, due) SELECT DISTINCT 2, 0, digest, ?1 FROM lease WHERE until <= ?1 \
+        "INSERT INTO gc_queue (kind, repo, digest, due) SELECT DISTINCT 2, 0, digest, CAST(?1 AS BIGINT) FROM lease WHERE until <= ?1 \
          ON CONFLICT (kind, repo, digest) DO UPDATE SET due = excluded.due WHERE gc_queue.due > excluded.due",
         &[now.into()],
     )?;
@@ -229,7 +235,9 @@ mod tests {
     use super::super::group::{self, GroupRow};
     use super::super::manifest::{NewManifest, put};
     use super::super::registry::{self, RegistryRow};
-    use super::super::{Meta, tag};
+    use portolan_testkit::postgres;
+
+    use super::super::{Meta, PostgresConfig, tag};
     use super::*;
 
     const T: Timestamp = Timestamp(1_000_000_000);
@@ -285,7 +293,12 @@ mod tests {
     /// Run on a database without content.
     async fn with<R: Send + 'static>(f: impl FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static) -> R {
         let dir = tempfile::tempdir().unwrap();
-        let meta = Meta::open_sqlite(&dir.path().join("meta.db")).unwrap();
+        let path = dir.path().join("meta.db");
+        let meta = match postgres::chosen_for(&path) {
+            Some(url) => Meta::open_postgres(&PostgresConfig::new(url)),
+            None => Meta::open_sqlite(&path),
+        };
+        let meta = meta.unwrap();
         let out = meta
             .write(|tx| {
                 two_registries(tx)?;
@@ -295,6 +308,11 @@ mod tests {
             .unwrap();
         meta.close().await;
         out
+    }
+
+    #[test]
+    fn the_same_on_postgres() {
+        postgres::again(&["meta::gc::"], &[]);
     }
 
     #[tokio::test]
