@@ -3,8 +3,8 @@
 //! `cargo xtask bench registry` measures on what this makes: a registry of a million tags,
 //! through the store's own statements, without the hour that pushing them would take. The
 //! server must not be running. Every tag has a manifest of its own, pushed at its own time;
-//! all manifests share two blobs. The first repository, `bench/big`, gets one tag in a
-//! hundred, the others (`bench/r000001`, …) the same number each.
+//! all manifests share two blobs. The first repository, `bench/big`, gets one tag in
+//! ten, the others (`bench/r000001`, …) the same number each.
 //!
 //! ```text
 //! seed <portolan.db> <registry> <repositories> <tags> <config digest> <layer digest> <size of each>
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The repository of tag `n`, and the tag's number in it.
 fn place(plan: &Plan, n: u64) -> (u64, u64) {
-    let big = plan.tags / 100;
+    let big = plan.tags / 10;
     let others = (plan.repositories - 1).max(1);
     if n < big { (0, n) } else { (1 + (n - big) * others / (plan.tags - big), n) }
 }
@@ -93,12 +93,8 @@ fn put(tx: &mut dyn Tx, plan: &Plan, n: u64) -> Result<(), StoreError> {
         now,
         stamp: Stamp { hlc, region: Arc::from("home") },
     };
-    let found = repo::find(tx, plan.registry, &name)?;
-    let first = found.is_none();
-    let repo = match found {
-        Some(repo) => repo,
-        None => repo::ensure(tx, &change, &name)?,
-    };
+    let repo = repo::ensure(tx, &change, &name)?;
+    let first = !repo.visible;
     if first {
         for digest in &plan.blobs {
             blob::link(tx, repo.id, digest, plan.size, now, GRACE)?;

@@ -79,7 +79,7 @@ impl Hub {
 
     fn file(&self) -> PathBuf {
         let hex = self.digest.hex();
-        let file = self.t.data.path().join("blobs/blobs/sha256").join(&hex[..2]).join(&hex);
+        let file = self.t.data.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
         assert!(file.exists(), "{}", file.display());
         file
     }
@@ -132,7 +132,12 @@ impl Wire {
 /// Not `assert_eq`: nobody reads megabytes.
 fn same(got: &[u8], want: &[u8], what: &str) {
     let differs = got.iter().zip(want).position(|(a, b)| a != b);
-    assert!(got.len() == want.len() && differs.is_none(), "{what}: {} of {} bytes, differ at {differs:?}", got.len(), want.len());
+    assert!(
+        got.len() == want.len() && differs.is_none(),
+        "{what}: {} of {} bytes, differ at {differs:?}",
+        got.len(),
+        want.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,6 @@
 //! Keep-alive connections that repeat one operation until the time is up.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -136,6 +135,26 @@ pub(super) async fn drive(
     time: Duration,
     operation: impl AsyncFn(&mut Client<'_>, u64) -> Result<u64>,
 ) -> Result<Sample> {
+    let more = |n, at: Duration| n < conns as u64 || at < time;
+    repeat(server, conns, more, operation).await
+}
+
+/// Call `operation` with each number below `count`, on `conns` connections.
+pub(super) async fn each(
+    server: &Server,
+    conns: usize,
+    count: u64,
+    operation: impl AsyncFn(&mut Client<'_>, u64) -> Result<u64>,
+) -> Result<Sample> {
+    repeat(server, conns, |n, _| n < count, operation).await
+}
+
+async fn repeat(
+    server: &Server,
+    conns: usize,
+    more: impl Fn(u64, Duration) -> bool,
+    operation: impl AsyncFn(&mut Client<'_>, u64) -> Result<u64>,
+) -> Result<Sample> {
     let mut clients = Vec::with_capacity(conns);
     for _ in 0..conns {
         clients.push(Client::connect(server).await?);
@@ -143,15 +162,15 @@ pub(super) async fn drive(
     server.reset_peak();
     let cpu = server.cpu_micros()?;
     let begin = Instant::now();
-    let operation = &operation;
+    let (operation, more) = (&operation, &more);
     let runs = clients.into_iter().enumerate().map(|(conn, mut client)| async move {
         let (mut micros, mut bytes) = (Vec::new(), 0);
-        for n in 0.. {
+        for n in (conn as u64..).step_by(conns) {
             let at = Instant::now();
-            if n > 0 && at.duration_since(begin) >= time {
+            if !more(n, at.duration_since(begin)) {
                 break;
             }
-            bytes += operation(&mut client, n * conns as u64 + conn as u64).await?;
+            bytes += operation(&mut client, n).await?;
             micros.push(at.elapsed().as_micros() as u64);
         }
         anyhow::Ok((micros, bytes))
@@ -169,15 +188,4 @@ pub(super) async fn drive(
     }
     sample.micros.sort_unstable();
     Ok(sample)
-}
-
-/// Wait until something listens.
-pub(super) async fn listening(addr: SocketAddr) -> Result<()> {
-    for _ in 0..300 {
-        if TcpStream::connect(addr).await.is_ok() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    bail!("nothing listens on {addr}")
 }

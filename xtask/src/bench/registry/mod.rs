@@ -12,6 +12,8 @@
 
 mod cases;
 mod load;
+mod process;
+mod scale;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -19,15 +21,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use cases::Case;
 use load::Sample;
-use servers::Server;
+use servers::{MOUNTS, REPO, Server};
 
-const USAGE: &str = "usage: cargo xtask bench registry [--rounds N (3)] [--seconds S (4)] [--conns N (16)]
-                                 [--quick] [--only CASE,…] [--json FILE] [--bin PATH]
-cases: ping, manifest-get, blob-10k-get, range-64k, blob-100m-get, blob-10k-push, manifest-put, blob-1g-push
+const USAGE: &str = "usage: cargo xtask bench registry [--rounds N (5)] [--seconds S (2)] [--conns N (16)]
+                                 [--tags N (1000000)] [--quick] [--only CASE,…] [--json FILE] [--bin PATH]
+cases: ping, manifest-get, manifest-head, manifest-digest, crowd, blob-10k-get, range-64k, blob-100m-get,
+blob-10k-push, manifest-put, mount, blob-1g-push; and process (start and memory), scale (many tags)
 The client shares the machine with the servers: `cargo run --release -p xtask -- bench registry` makes it cheaper.";
 
 struct Options {
@@ -35,6 +38,7 @@ struct Options {
     secs: u64,
     conns: usize,
     large_bytes: usize,
+    tags: u64,
     only: Vec<String>,
     json: Option<PathBuf>,
     bin: PathBuf,
@@ -49,10 +53,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 
 fn parse(args: &[String]) -> Result<Options> {
     let mut options = Options {
-        rounds: 3,
-        secs: 4,
+        rounds: 5,
+        secs: 2,
         conns: 16,
         large_bytes: 1024 * 1024 * 1024,
+        tags: 1_000_000,
         only: Vec::new(),
         json: None,
         bin: PathBuf::from(std::env::var_os("PORTOLAN_BIN").unwrap_or_else(|| "target/release/portolan".into())),
@@ -65,6 +70,8 @@ fn parse(args: &[String]) -> Result<Options> {
             "--rounds" => options.rounds = number(value()?)?.clamp(1, 50),
             "--seconds" => options.secs = number(value()?)?.clamp(1, 600) as u64,
             "--conns" => options.conns = number(value()?)?.clamp(1, 256),
+            // In whole millions: the smaller store has a thousandth, and a thousand are asked for.
+            "--tags" => options.tags = (number(value()?)?.clamp(1_000_000, 100_000_000) as u64) / 1_000_000 * 1_000_000,
             "--quick" => (options.rounds, options.secs, options.large_bytes) = (1, 1, 128 * 1024 * 1024),
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             "--json" => options.json = Some(value()?.into()),
@@ -78,15 +85,67 @@ fn parse(args: &[String]) -> Result<Options> {
     Ok(options)
 }
 
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+}
+
 async fn measure(options: &Options) -> Result<()> {
     let work = tempfile::Builder::new().prefix("portolan-bench-registry").tempdir_in("/var/tmp")?;
-    let servers = [Server::portolan(work.path(), &options.bin).await?, Server::docker_registry(work.path()).await?];
-    let wanted = |case: &Case| options.only.is_empty() || options.only.iter().any(|name| name == case.name);
-    let cases: Vec<Case> = cases::all(options.conns, options.large_bytes).into_iter().filter(wanted).collect();
-    if cases.is_empty() {
+    let cases: Vec<Case> =
+        cases::all(options.conns, options.large_bytes).into_iter().filter(|case| options.wants(case.name)).collect();
+    if cases.is_empty() && !options.wants("process") && !options.wants("scale") {
         bail!("no such case\n{USAGE}");
     }
-    for server in &servers {
+    let mut rows = vec![machine()];
+    if options.wants("process") || !cases.is_empty() {
+        let mut scopes = vec![format!("repository:{REPO}:pull,push")];
+        scopes.extend((0..options.rounds).map(|round| format!("repository:{MOUNTS}{round}:pull,push")));
+        let mut servers = [
+            Server::portolan(work.path(), "portolan", &options.bin, &scopes).await?,
+            Server::docker_registry(work.path()).await?,
+        ];
+        let process = match options.wants("process") {
+            true => Some(process::measure(options, &mut servers).await?),
+            false => None,
+        };
+        if !cases.is_empty() {
+            rows.extend(side_by_side(options, &cases, &servers).await?);
+        }
+        if let Some(process) = process {
+            rows.extend(process.report());
+        }
+    }
+    // With the other servers ended: their memory and their threads are out of the way.
+    if options.wants("scale") {
+        rows.extend(scale::measure(options, work.path()).await?.report());
+    }
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
+    }
+    Ok(())
+}
+
+/// What it was measured on.
+fn machine() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map_or("", |(_, value)| value.trim()).to_owned()
+    };
+    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let machine = json!({
+        "processor": field(&read("/proc/cpuinfo"), "model name"), "processors": processors,
+        "memory": field(&read("/proc/meminfo"), "MemTotal"), "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "load": read("/proc/loadavg").trim(),
+    });
+    println!("Machine: {machine}\n");
+    json!({ "machine": machine })
+}
+
+async fn side_by_side(options: &Options, cases: &[Case], servers: &[Server; 2]) -> Result<Vec<Value>> {
+    for server in servers {
         cases::prepare(server).await.with_context(|| format!("prepare {}", server.name))?;
     }
     let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
@@ -100,12 +159,15 @@ async fn measure(options: &Options) -> Result<()> {
             }
         }
     }
-    report(options, &cases, &servers, &samples)
+    Ok(report(options, cases, servers, &samples))
 }
 
 /// The median of one figure over the rounds.
 fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
-    let mut figures: Vec<f64> = samples.iter().map(figure).collect();
+    median_of(samples.iter().map(figure).collect())
+}
+
+fn median_of(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(0.0)
 }
@@ -115,7 +177,7 @@ fn report(
     cases: &[Case],
     servers: &[Server],
     samples: &BTreeMap<(usize, usize), Vec<Sample>>,
-) -> Result<()> {
+) -> Vec<Value> {
     println!("| case | conns | server | ops/s | MiB/s | p50 ms | p99 ms | CPU µs/op | peak MiB | rate × | CPU × |");
     println!("|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|");
     let mut rows = Vec::new();
@@ -147,10 +209,7 @@ fn report(
             }));
         }
     }
-    if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
-    }
-    Ok(())
+    rows
 }
 
 fn ratio(ours: f64, theirs: f64) -> String {
