@@ -5,14 +5,18 @@
 //! one database do not work in step, and stops when the server drains.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use portolan_service::check;
+use portolan_service::gc::{Collected, ROUND_ITEMS_MAX};
 use portolan_types::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::app::App;
 use crate::tls::{REFRESH_EVERY, Tls};
+
+/// How soon after the start each piece of work runs for the first time.
+const FIRST_MILLIS: u64 = 50;
 
 /// Start every timer. They end when the server drains; the set is for waiting for that.
 pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
@@ -30,25 +34,44 @@ pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
         });
     }
     let gc_period = app.settings.gc_interval_secs.secs();
-    every(&mut timers, app, "collect garbage", gc_period, |app| async move {
-        let collected = app.service.collect_garbage(Timestamp::now()).await?;
-        app.metrics.gc_blobs_total.fetch_add(collected.blobs, Ordering::Relaxed);
-        app.metrics.gc_uploads_total.fetch_add(collected.uploads, Ordering::Relaxed);
-        if collected != Default::default() {
-            tracing::info!(
-                links = collected.links,
-                blobs = collected.blobs,
-                uploads = collected.uploads,
-                failed = collected.failed,
-                "collected garbage"
-            );
-        }
-        Ok(())
-    });
+    every(&mut timers, app, "collect garbage", gc_period, |app| async move { collect(&app).await });
     timers
 }
 
-/// Run `work` every `period` and a little, until the server drains. A run that fails is
+/// A round of the garbage collector, or what it would do, with its figures.
+async fn collect(app: &App) -> anyhow::Result<()> {
+    let (now, begun) = (Timestamp::now(), Instant::now());
+    if app.settings.gc_dry_run {
+        let would = check::preview(&app.service.meta, now, Duration::ZERO, ROUND_ITEMS_MAX as u64).await?;
+        app.metrics.gc.previewed(&would);
+        if would.links + would.blobs > 0 {
+            let (reviews, links, blobs, bytes) = (would.reviews, would.links, would.blobs, would.bytes);
+            tracing::info!(reviews, links, blobs, bytes, "garbage that would go (gc_dry_run)");
+        }
+        return Ok(());
+    }
+    let collected = app.service.collect_garbage(now).await?;
+    let took = begun.elapsed();
+    let waiting = app.service.garbage_waiting().await?;
+    app.metrics.gc.collected(&collected, waiting, took);
+    if collected != Collected::default() {
+        tracing::info!(
+            reviews = collected.reviews,
+            links = collected.links,
+            blobs = collected.blobs,
+            bytes = collected.bytes,
+            uploads = collected.uploads,
+            failed = collected.failed,
+            waiting,
+            millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "collected garbage"
+        );
+    }
+    Ok(())
+}
+
+/// Run `work` soon after the start, for what an earlier server left half-done, then every
+/// `period` and a little, until the server drains. A run that fails is
 /// logged and tried again at the next turn; runs of one timer never overlap.
 fn every<F, W>(timers: &mut JoinSet<()>, app: &Arc<App>, name: &'static str, period: Duration, mut work: W)
 where
@@ -57,12 +80,14 @@ where
 {
     let app = app.clone();
     timers.spawn(async move {
+        let mut wait = period.min(Duration::from_millis(FIRST_MILLIS));
         loop {
             tokio::select! {
                 biased;
                 () = app.drain.begun() => return,
-                () = tokio::time::sleep(period + jitter(period)) => {}
+                () = tokio::time::sleep(wait) => {}
             }
+            wait = period + jitter(period);
             if let Err(why) = work(app.clone()).await {
                 tracing::warn!(why = format!("{why:#}"), "{name}");
             }

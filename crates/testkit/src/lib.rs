@@ -9,11 +9,13 @@
 //!
 //! Test code: an error is a panic with its reason where that reads best.
 
+pub mod bucket;
 pub mod child;
 pub mod image;
 pub mod postgres;
 pub mod site;
 
 pub use child::Child;
+pub use portolan_types::Digest;
 pub use image::Pushed;
 pub use site::Site;

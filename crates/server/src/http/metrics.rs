@@ -18,6 +18,7 @@ use http::{Method, StatusCode};
 use portolan_store::blob::{BlobOp, BlobStats};
 use portolan_store::stats::{BOUNDS_MICROS, Histogram, MetaStats, Operation, Times};
 
+use super::garbage::GcMetrics;
 use super::rate::{Class, Rates};
 use super::route::{METHODS, Route, method_index};
 
@@ -146,8 +147,17 @@ pub const FAMILIES: &[Family] = &[
     family("portolan_uploads_open", Gauge, &[], "Uploads under way."),
     family("portolan_runs_queued", Gauge, &[], "Runs that wait for a worker."),
     family("portolan_runs_running", Gauge, &[], "Runs under way in this process."),
+    family("portolan_gc_rounds_total", Counter, &[], "Rounds of garbage collection."),
+    family("portolan_gc_seconds_total", Counter, &[], "Time they took."),
+    family("portolan_gc_reviews_total", Counter, &[], "Reviews that garbage collection looked at."),
+    family("portolan_gc_links_total", Counter, &[], "Links of repositories to blobs that it took away."),
     family("portolan_gc_blobs_total", Counter, &[], "Blobs that garbage collection deleted."),
+    family("portolan_gc_bytes_total", Counter, &[], "Their bytes."),
     family("portolan_gc_uploads_total", Counter, &[], "Uploads that garbage collection forgot."),
+    family("portolan_gc_failed_total", Counter, &[], "Reviews that failed and were left for the next round."),
+    family("portolan_gc_reviews_waiting", Gauge, &[], "Reviews in the queue after the last round, due or not."),
+    family("portolan_gc_dry_run_blobs", Gauge, &[], "Blobs that would go now (setting gc_dry_run)."),
+    family("portolan_gc_dry_run_bytes", Gauge, &[], "Their bytes."),
     family(
         "portolan_log_lines_lost_total",
         Counter,
@@ -232,10 +242,8 @@ pub struct Metrics {
     pub handshakes_failed_total: AtomicU64,
     /// Handlers that panicked.
     pub panics_total: AtomicU64,
-    /// Blobs that garbage collection deleted.
-    pub gc_blobs_total: AtomicU64,
-    /// Uploads that garbage collection forgot.
-    pub gc_uploads_total: AtomicU64,
+    /// Of garbage collection.
+    pub gc: GcMetrics,
     refused_total: [AtomicU64; Limit::ALL.len()],
 }
 
@@ -275,8 +283,7 @@ impl Metrics {
             connections_refused_total: AtomicU64::new(0),
             handshakes_failed_total: AtomicU64::new(0),
             panics_total: AtomicU64::new(0),
-            gc_blobs_total: AtomicU64::new(0),
-            gc_uploads_total: AtomicU64::new(0),
+            gc: GcMetrics::default(),
             refused_total: Default::default(),
         }
     }
@@ -368,8 +375,7 @@ impl Metrics {
         page.one("portolan_connections_total", load(&self.connections_total));
         page.one("portolan_connections_refused_total", load(&self.connections_refused_total));
         page.one("portolan_tls_handshakes_failed_total", load(&self.handshakes_failed_total));
-        page.one("portolan_gc_blobs_total", load(&self.gc_blobs_total));
-        page.one("portolan_gc_uploads_total", load(&self.gc_uploads_total));
+        self.gc.render(page);
     }
 }
 
@@ -494,7 +500,7 @@ impl Page {
         self.value(labels, &value.to_string());
     }
 
-    fn value(&mut self, labels: &[&str], value: &str) {
+    pub(super) fn value(&mut self, labels: &[&str], value: &str) {
         self.line("", labels, None, value);
     }
 
@@ -540,7 +546,7 @@ impl Page {
     }
 }
 
-fn seconds(micros: u64) -> String {
+pub(super) fn seconds(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -17,6 +17,7 @@ pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod garbage;
 pub mod host;
 pub mod identity;
 mod intake;
