@@ -1,11 +1,11 @@
 //! What operations cost when there is much, beside what they cost when there is little.
 //!
 //! Two of our servers, one with a thousandth of the other's tags and repositories, filled
-//! by the store's own seeder (`crates/store/examples/seed.rs`). Both are started anew in
+//! by the store's own seeder (`crates/store/src/bin/portolan-seed.rs`). Both are started anew in
 //! every round and asked the same, in turn. What is asked for is a thousand tags spread
 //! over all there are: first each once, from the database, then again and again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -110,17 +110,21 @@ struct Store {
 }
 
 impl Store {
-    async fn fill(work: &Path, name: &'static str, bin: &Path, repositories: u64, tags: u64) -> Result<Store> {
+    async fn fill(
+        work: &Path,
+        name: &'static str,
+        [bin, seeder]: [&Path; 2],
+        repositories: u64,
+        tags: u64,
+    ) -> Result<Store> {
         let scopes = ["repository:*:*".to_owned(), "registry:catalog:*".to_owned()];
         let mut server = Server::portolan(work, name, bin, &scopes).await?;
         let blob = content(SMALL_BYTES, 1);
         push(&mut Client::connect(&server).await?, "bench/big", blob.clone()).await?;
         server.stop().await?;
         eprintln!("seeding {tags} tags in {repositories} repositories");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let (db, digest) = (work.join(name).join("portolan.db"), digest_of(&blob));
-        let status = Command::new(cargo)
-            .args(["run", "--release", "--quiet", "--package", "portolan-store", "--example", "seed", "--"])
+        let status = Command::new(seeder)
             .arg(db)
             .args([REGISTRY, &repositories.to_string(), &tags.to_string(), &digest, &digest])
             .arg(SMALL_BYTES.to_string())
@@ -232,13 +236,29 @@ pub(super) struct Scale {
     stores: [Store; 2],
 }
 
+/// Build the seeder. Together with the server, so that what is built already for the server
+/// is not built once more for other features.
+fn seeder() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "-p", "portolan", "-p", "portolan-store"])
+        .args(["--bin", "portolan-seed"])
+        .status()
+        .context("build the seeder")?;
+    ensure!(status.success(), "the seeder cannot be built");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Ok(target.join("release/portolan-seed"))
+}
+
 /// Fill both stores and measure.
 pub(super) async fn measure(options: &Options, work: &Path) -> Result<Scale> {
     let (repositories, tags) = (options.tags / 100, options.tags);
     let smaller = |n: u64| (n / SMALLER).max(1);
+    let seeder = seeder()?;
+    let programs = [&*options.bin, &*seeder];
     let mut stores = [
-        Store::fill(work, "portolan-few", &options.bin, smaller(repositories), smaller(tags)).await?,
-        Store::fill(work, "portolan-many", &options.bin, repositories, tags).await?,
+        Store::fill(work, "portolan-few", programs, smaller(repositories), smaller(tags)).await?,
+        Store::fill(work, "portolan-many", programs, repositories, tags).await?,
     ];
     let time = Duration::from_secs_f64(options.secs as f64 / 4.0);
     for round in 0..options.rounds as u64 {

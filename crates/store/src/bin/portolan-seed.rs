@@ -7,7 +7,7 @@
 //! ten, the others (`bench/r000001`, …) the same number each.
 //!
 //! ```text
-//! seed <portolan.db> <registry> <repositories> <tags> <config digest> <layer digest> <size of each>
+//! portolan-seed <portolan.db> <registry> <repositories> <tags> <config digest> <layer digest> <size of each>
 //! ```
 
 use std::error::Error;
@@ -41,7 +41,7 @@ struct Plan {
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [db, registry, repositories, tags, config, layer, size] = &args[..] else {
-        return Err("usage: seed <portolan.db> <registry> <repositories> <tags> <config> <layer> <size>".into());
+        return Err("usage: portolan-seed <portolan.db> <registry> <repositories> <tags> <config> <layer> <size>".into());
     };
     let meta = Meta::open_sqlite(Path::new(db))?;
     let key = registry.clone();
