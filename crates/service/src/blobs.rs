@@ -37,6 +37,8 @@ fn with_source(mut e: Error, source: &RepoName) -> Error {
     if let Some(scope) = e.challenge.as_mut().filter(|scope| !scope.is_empty()) {
         scope.push(' ');
         scope.push_str(&access::scope_text(&Target::Repo(source.clone()), Action::Pull));
+        // It told of one repository; the rim tells of all that the challenge names.
+        e.detail = None;
     }
     e
 }

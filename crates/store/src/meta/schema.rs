@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 2, name: "identity", sql: include_str!("schema/0002_identity.sql") },
     Migration { number: 3, name: "tasks", sql: include_str!("schema/0003_tasks.sql") },
     Migration { number: 4, name: "shared", sql: include_str!("schema/0004_shared.sql") },
+    Migration { number: 5, name: "tag order", sql: include_str!("schema/0005_tag_order.sql") },
 ];
 
 /// Make the engine's own tables.

@@ -60,7 +60,8 @@ pub fn put(tx: &mut dyn Tx, change: &Change, repo: i64, name: &Tag, digest: &Dig
     Ok(())
 }
 
-/// Listable tags of a repository, of one manifest when `digest` is given.
+/// Listable tags of a repository, of one manifest when `digest` is given. By name they come
+/// in the order of the index `tag_order`, without regard to case.
 pub fn list(
     tx: &mut dyn Tx,
     repo: i64,
@@ -75,28 +76,40 @@ pub fn list(
         params.push(digest.into());
         filter.push_str(" AND digest = ?3");
     }
-    if let Some(after) = after {
-        let time = match (order, after.time) {
-            (Order::Name, _) | (_, Some(_)) => after.time,
-            _ => one(
-                tx,
-                "SELECT updated FROM tag WHERE repo = ?1 AND name = ?2",
-                &[repo.into(), after.key.as_str().into()],
-                |row| row.time(0),
-            )?,
-        };
-        filter.push_str(&page_filter(order, "updated", "name", &mut params, time, after.key.into()));
+    match (order, after) {
+        (_, None) => {}
+        (Order::Name, Some(after)) => {
+            let (folded, name) = (params.len() + 1, params.len() + 2);
+            params.push(after.key.to_ascii_lowercase().into());
+            params.push(after.key.into());
+            // The first comparison is the index's, the rest looks at the few it leaves.
+            filter.push_str(&format!(" AND lower(name) >= ?{folded} AND (lower(name) > ?{folded} OR name > ?{name})"));
+        }
+        (_, Some(After { time: Some(time), key })) => {
+            filter.push_str(&page_filter(order, "updated", "name", &mut params, Some(time), key.into()));
+        }
+        (_, Some(After { time: None, key })) => {
+            let sql = "SELECT updated FROM tag WHERE repo = ?1 AND name = ?2";
+            let time = one(tx, sql, &[repo.into(), key.as_str().into()], |row| row.time(0))?;
+            filter.push_str(&page_filter(order, "updated", "name", &mut params, time, key.into()));
+        }
     }
-    let sql = format!(
-        "SELECT {COLUMNS} FROM tag WHERE repo = ?1 AND (attrs & 4) <> 0{filter} ORDER BY {} LIMIT ?2",
-        order_by(order, "updated", "name"),
-    );
+    let sorted = match (order, digest) {
+        (Order::Name, None) => "lower(name), name".to_owned(),
+        // A manifest's few tags are found by the digest's index and sorted; an order that an
+        // index has would have all of the repository's tags walked over.
+        (Order::Name, Some(_)) => "lower(name) || '', name".to_owned(),
+        (order, _) => order_by(order, "updated", "name"),
+    };
+    let sql =
+        format!("SELECT {COLUMNS} FROM tag WHERE repo = ?1 AND (attrs & 4) <> 0{filter} ORDER BY {sorted} LIMIT ?2");
     all(tx, &sql, &params, map)
 }
 
 /// Every tag of a manifest, listable or not.
 pub fn of_manifest(tx: &mut dyn Tx, repo: i64, digest: &Digest) -> Result<Vec<TagInfo>> {
-    let sql = format!("SELECT {COLUMNS} FROM tag WHERE repo = ?1 AND digest = ?2 ORDER BY name");
+    // Sorted by hand, as in `list`.
+    let sql = format!("SELECT {COLUMNS} FROM tag WHERE repo = ?1 AND digest = ?2 ORDER BY name || ''");
     all(tx, &sql, &[repo.into(), digest.into()], map)
 }
 
