@@ -71,6 +71,16 @@ NULL_USER=00000000-0000-0000-0000-000000000000
 # A refresh token for docker-like clients.
 refresh_token() { "$PORTOLAN" acr login --name "$REG" --expose-token --query accessToken -o tsv 2>/dev/null; }
 
+# A password of the registry's admin user, whose name is the registry's.
+admin_password() { "$PORTOLAN" acr credential show --name "$REG" --query 'passwords[0].value' -o tsv; }
+
+# tool NAME: the path of a client that scripts/test-tools brings, built when it is not there.
+tool() {
+    local tools=${PORTOLAN_TEST_TOOLS:-$PWD/target/tools}
+    PORTOLAN_TEST_TOOLS=$tools scripts/test-tools "$1" >&2 || return 1
+    printf '%s/%s\n' "$tools" "$1"
+}
+
 # sign_in CLIENT…: log docker, podman, buildah or skopeo in.
 sign_in() {
     case $1 in

@@ -6,6 +6,7 @@
 
 mod edges;
 mod links;
+mod proofs;
 mod text;
 
 use std::fmt;
@@ -79,6 +80,7 @@ fn check(sources: &[Source], all: &[String]) -> Vec<Finding> {
     let mut findings = edges::check(sources);
     findings.extend(sources.iter().flat_map(text::check));
     findings.extend(links::check(sources, all));
+    findings.extend(proofs::check(sources));
     findings.sort();
     findings
 }
