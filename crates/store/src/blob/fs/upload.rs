@@ -345,7 +345,14 @@ impl Uploads for FsBlobs {
                 if is_there(&blob, len)? {
                     remove(&path)?;
                 } else {
-                    File::open(&path).and_then(|file| file.sync_data()).map_err(io)?;
+                    let file = File::options().write(true).open(&path).map_err(io)?;
+                    match file.metadata().map_err(io)?.len() {
+                        there if there < len => return Err(io(io::ErrorKind::UnexpectedEof.into())),
+                        // What a write that failed half-way left, if it could not be cut off then.
+                        there if there > len => file.set_len(len).map_err(io)?,
+                        _ => {}
+                    }
+                    file.sync_data().map_err(io)?;
                     fs::rename(&path, &blob).map_err(io)?;
                 }
                 inner.uploads.forget(id, state);
