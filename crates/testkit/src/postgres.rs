@@ -10,14 +10,15 @@
 //! the test process has open, so that however that ends, the shell stops the cluster and
 //! removes the folder.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 /// The superuser that tests connect as.
 pub const USER: &str = "portolan";
@@ -154,6 +155,11 @@ impl Cluster {
         self.folder.join("data")
     }
 
+    /// What the server wrote into its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
     /// Run a statement as the superuser; what `psql -At` prints.
     pub fn sql(&self, sql: &str) -> String {
         let mut psql = self.tool("psql");
@@ -236,8 +242,42 @@ fn unprivileged() -> Option<(u32, u32)> {
     Some(ids("postgres").or_else(|| ids("nobody")).expect("there is a user postgres or nobody"))
 }
 
-/// Whether a file is there, for whoever waits on a cluster's log.
-pub fn log(cluster: &Cluster) -> String {
-    let path: &Path = &cluster.folder.join("log");
-    std::fs::read_to_string(path).unwrap_or_default()
+/// What makes a test binary run its tests on PostgreSQL: set by [`again`], or by hand for a
+/// single test (`PORTOLAN_TEST_DATABASE=postgres cargo test …`).
+const CHOICE: &str = "PORTOLAN_TEST_DATABASE";
+
+/// The URL of the database for what a test would otherwise keep in SQLite at `path`; the
+/// same for the same path. `None` when this run is on SQLite.
+pub fn chosen_for(path: &Path) -> Option<String> {
+    static URLS: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+    is_chosen().then(|| {
+        let mut urls = URLS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        urls.entry(path.to_owned()).or_insert_with(database).clone()
+    })
+}
+
+/// Whether this run is on PostgreSQL.
+pub fn is_chosen() -> bool {
+    std::env::var_os(CHOICE).is_some_and(|choice| choice == "postgres")
+}
+
+/// Run the tests of this test binary again, on PostgreSQL: those whose names have one of
+/// `filters` in them (none: all), without those that have one of `skip`. To be called by a test
+/// whose own name has `on_postgres` in it.
+pub fn again(filters: &[&str], skip: &[&str]) {
+    if is_chosen() {
+        return;
+    }
+    let mut tests = Command::new(std::env::current_exe().expect("find this test binary"));
+    tests.args(filters).args(["--skip", "on_postgres"]);
+    for name in skip {
+        tests.args(["--skip", name]);
+    }
+    let printed = run({
+        tests.env(CHOICE, "postgres").env_remove("RUST_BACKTRACE");
+        tests
+    });
+    let summary = printed.lines().rev().find(|line| line.starts_with("test result:")).unwrap_or_default();
+    assert!(summary.contains(" passed") && !summary.contains(" 0 passed"), "no test was run: {printed}");
+    println!("on PostgreSQL: {summary}");
 }

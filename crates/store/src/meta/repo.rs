@@ -290,7 +290,7 @@ pub fn delete_registry(tx: &mut dyn Tx, registry: i64, now: Timestamp) -> Result
     }
     tx.execute(
         &format!(
-            "INSERT INTO gc_queue (kind, repo, digest, due) SELECT DISTINCT 2, 0, digest, ?2 FROM repo_blob \
+            "INSERT INTO gc_queue (kind, repo, digest, due) SELECT DISTINCT 2, 0, digest, CAST(?2 AS BIGINT) FROM repo_blob \
              WHERE repo IN {own} ON CONFLICT (kind, repo, digest) DO NOTHING"
         ),
         &[registry.into(), now.into()],

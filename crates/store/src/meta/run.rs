@@ -294,7 +294,7 @@ pub struct Ending<'a> {
 pub fn finish(tx: &mut dyn Tx, registry: i64, seq: u64, owner: Option<&str>, end: &Ending<'_>) -> Result<bool> {
     let sql = "UPDATE run SET status = ?3, error = ?4, spec = ?5, finished = ?6, updated = ?6, \
                lease_owner = NULL, lease_until = NULL \
-               WHERE registry = ?1 AND seq = ?2 AND finished IS NULL AND (?7 IS NULL OR lease_owner = ?7) \
+               WHERE registry = ?1 AND seq = ?2 AND finished IS NULL AND (CAST(?7 AS TEXT) IS NULL OR lease_owner = ?7) \
                RETURNING id, status";
     let params = [
         registry.into(),

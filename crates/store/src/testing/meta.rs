@@ -1,5 +1,6 @@
 //! What every metadata engine promises.
 
+use super::engines;
 use crate::meta::{Meta, RowExt, Tx, Value, all, next_id, one};
 use crate::{Error, Result};
 
@@ -27,6 +28,9 @@ pub async fn meta_suite(open: impl Fn() -> Result<Meta>) {
     .unwrap();
 
     values(&meta).await;
+    engines::values_of_all_kinds(&meta).await;
+    engines::caught_errors(&meta).await;
+    engines::one_snapshot(&meta).await;
     one_failing_among_many(&meta).await;
     conflicts(&meta).await;
     panics(&meta).await;

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation here is a failed test")]
 
 mod blobs;
+mod engines;
 mod flaky;
 mod meta;
+mod shared;
 
 use std::io;
 
@@ -13,8 +15,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
 pub use blobs::{blob_suite, fault_suite};
+pub use engines::servers_suite;
 pub use flaky::{Fault, Flaky};
 pub use meta::meta_suite;
+pub use shared::shared_blob_suite;
 
 use crate::blob::ByteStream;
 

@@ -8,14 +8,16 @@ mod runs;
 mod secrets;
 mod workers;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{TryStreamExt, stream};
 use portolan_store::blob::{Blobs, BoxFuture, ByteStream, FsBlobs};
-use portolan_store::meta::Meta;
+use portolan_store::meta::{Meta, PostgresConfig};
 use portolan_tasks::{
     BuildSpec, CancelFlag, Job, NewRun, Outcome, Run, RunKind, RunLog, RunRegistry, Runner, Seal, Tasks, TasksConfig,
 };
+use portolan_testkit::postgres;
 use portolan_types::{Digest, RunId, Secret, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,10 +31,25 @@ struct Place {
     dir: tempfile::TempDir,
 }
 
+/// In SQLite, or in PostgreSQL when the suite is run on that.
+fn open_meta(path: &Path) -> Meta {
+    let meta = match postgres::chosen_for(path) {
+        Some(url) => Meta::open_postgres(&PostgresConfig { readers: 2, ..PostgresConfig::new(url) }),
+        None => Meta::open_sqlite(path),
+    };
+    meta.unwrap()
+}
+
+#[test]
+fn the_same_on_postgres() {
+    // What PostgreSQL keeps in its files is not for us to look at.
+    postgres::again(&[], &["no_file_shows_a_secret"]);
+}
+
 impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir().unwrap();
-        let meta = Meta::open_sqlite(&dir.path().join("portolan.db")).unwrap();
+        let meta = open_meta(&dir.path().join("portolan.db"));
         let blobs: Arc<dyn Blobs> = Arc::new(FsBlobs::open(dir.path()).unwrap());
         Place { meta, blobs, dir }
     }
