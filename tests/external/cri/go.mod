@@ -1,6 +1,6 @@
 module portolan/tests/cri
 
-go 1.22
+go 1.22.0
 
 require (
 	google.golang.org/grpc v1.67.1

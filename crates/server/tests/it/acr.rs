@@ -155,7 +155,8 @@ async fn locks_and_untagging() {
     h.send(Method::PATCH, tag, Some(json!({"writeEnabled": true}))).await;
     h.send(Method::PATCH, &manifest, Some(json!({"deleteEnabled": false}))).await;
     let by_digest = format!("/v2/team/app/manifests/{}", image.digest);
-    assert_eq!(h.refused(Method::DELETE, &by_digest, None).await, disallowed);
+    // Under the code that the OCI's table has for it.
+    assert_eq!(h.refused(Method::DELETE, &by_digest, None).await, (405, "DENIED".into()));
     let repo = h.send(Method::PATCH, "/acr/v1/team/app", Some(json!({"deleteEnabled": null, "x": 1}))).await;
     assert_eq!(repo.json::<Value>().await.unwrap()["changeableAttributes"], all_enabled());
     let nonsense = h.refused(Method::PATCH, tag, Some(json!({"writeEnabled": "no"}))).await;
