@@ -65,6 +65,8 @@ pub struct Refusal {
     pub message: String,
     /// The server's id of the request, for its log.
     pub request_id: Option<String>,
+    /// How long the server asks us to wait before we try again, in seconds.
+    pub retry_after_secs: Option<u64>,
 }
 
 impl std::fmt::Display for Refusal {
@@ -106,6 +108,8 @@ impl Refusal {
         let request_id = ["x-ms-correlation-request-id", "x-ms-request-id"]
             .iter()
             .find_map(|name| headers.get(*name).and_then(|v| v.to_str().ok()).map(str::to_owned));
+        let retry_after_secs =
+            headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.trim().parse().ok());
         let (code, message) = match serde_json::from_slice::<Body>(body) {
             Ok(body) => from_json(body),
             Err(_) => (None, plain_text(headers, body)),
@@ -117,6 +121,7 @@ impl Refusal {
             code: code.filter(|c| !c.is_empty()).unwrap_or_else(|| reason().replace(' ', "")),
             message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
             request_id,
+            retry_after_secs,
         }
     }
 }
@@ -174,6 +179,20 @@ impl Error {
             Error::Unreachable { .. } => true,
             Error::Refused(refusal) => refusal.status >= 500 || matches!(refusal.status, 408 | 429),
             _ => false,
+        }
+    }
+
+    /// Whether the server did not look at the request, since there were too many: even one
+    /// that must not be done twice can be made again.
+    pub fn is_limited(&self) -> bool {
+        matches!(self, Error::Refused(refusal) if refusal.status == 429)
+    }
+
+    /// How long the server asks us to wait, in seconds.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Error::Refused(refusal) => refusal.retry_after_secs,
+            _ => None,
         }
     }
 

@@ -223,12 +223,30 @@ pub(crate) async fn send_retried(
     url: &Url,
     request: impl Fn() -> reqwest::RequestBuilder,
 ) -> Result<reqwest::Response> {
+    retried(url, request, |error| error.is_transient() && !error.is_no_connection()).await
+}
+
+/// As [`send`], for requests that must not be made twice: again only when the server says
+/// that it did not look at them (429).
+pub(crate) async fn send_limited(
+    url: &Url,
+    request: impl Fn() -> reqwest::RequestBuilder,
+) -> Result<reqwest::Response> {
+    retried(url, request, Error::is_limited).await
+}
+
+async fn retried(
+    url: &Url,
+    request: impl Fn() -> reqwest::RequestBuilder,
+    may: impl Fn(&Error) -> bool,
+) -> Result<reqwest::Response> {
     let mut tries = 1;
     loop {
         match send(request(), url).await {
-            Err(error) if error.is_transient() && !error.is_no_connection() && tries < TRIES_MAX => {
+            Err(error) if may(&error) && tries < TRIES_MAX => {
                 tracing::debug!(%error, tries, "trying again");
-                tokio::time::sleep(backoff(tries)).await;
+                let wait = error.retry_after_secs().map(|secs| Duration::from_secs(secs.min(RETRY_AFTER_SECS_MAX)));
+                tokio::time::sleep(wait.unwrap_or_else(|| backoff(tries))).await;
                 tries += 1;
             }
             answer => return answer,
@@ -286,6 +304,8 @@ pub fn segment(text: &str) -> String {
 
 /// How a failed try is followed by the next: at most this many tries, with growing waits.
 pub(crate) const TRIES_MAX: u32 = 4;
+/// A server's `Retry-After` is obeyed up to so many seconds: a person or a build is waiting.
+pub(crate) const RETRY_AFTER_SECS_MAX: u64 = 10;
 
 /// The wait before try `n` (counted from 1 for the first retry), in milliseconds.
 pub(crate) fn backoff(n: u32) -> Duration {

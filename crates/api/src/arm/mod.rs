@@ -158,7 +158,7 @@ impl ArmClient {
         };
         // Every ARM request may be made again but a POST, which may have begun something.
         if *method == Method::POST {
-            transport::send(request(), url).await
+            transport::send_limited(url, request).await
         } else {
             transport::send_retried(url, request).await
         }
@@ -223,6 +223,7 @@ impl OperationStatus {
             code: error.code.unwrap_or_else(|| "OperationFailed".into()),
             message: error.message.unwrap_or_else(|| format!("the operation ended as {}", self.status)),
             request_id: None,
+            retry_after_secs: None,
         }
     }
 }

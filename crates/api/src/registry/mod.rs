@@ -279,10 +279,10 @@ impl RegistryClient {
     }
 }
 
-/// `Retry-After` in seconds, at most ten: a person or a build is waiting.
+/// `Retry-After`, within bounds.
 fn retry_after(response: &reqwest::Response) -> Option<std::time::Duration> {
     let secs: u64 = header(response, RETRY_AFTER.as_str())?.parse().ok()?;
-    Some(std::time::Duration::from_secs(secs.min(10)))
+    Some(std::time::Duration::from_secs(secs.min(transport::RETRY_AFTER_SECS_MAX)))
 }
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {

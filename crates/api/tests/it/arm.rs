@@ -1,5 +1,7 @@
 //! The control and data planes: sign-in, kept tokens, pages, long-running operations.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use expect_test::expect;
 use portolan_api::acr::{AcrClient, AcrTokens, Login};
 use portolan_api::arm::{Argument, ArmClient, DockerBuildRequest, RegistryRef, Run, RunPlatform};
@@ -224,4 +226,36 @@ async fn a_password_needs_no_directory() {
     assert_eq!(site.asked().len(), 2);
     let sent = site.asked()[0].text();
     assert!(sent.contains("grant_type=password") && sent.contains("username=myreg&password=pw"), "{sent}");
+}
+
+#[tokio::test]
+async fn a_request_over_a_rate_is_made_again_when_the_server_says() {
+    let left = std::sync::atomic::AtomicU32::new(2);
+    let site = Site::start(move |asked| {
+        token(asked).unwrap_or_else(|| {
+            match left.fetch_update(SeqCst, SeqCst, |n: u32| n.checked_sub(1)) {
+                // Nothing else would make the client wait for less than its own pauses.
+                Ok(_) => Say::status(429).header("retry-after", "0"),
+                Err(_) => Say::json(json!({"value": [{"name": "rg"}]})),
+            }
+        })
+    })
+    .await;
+    assert_eq!(arm(&site, None).groups().await.unwrap(), [json!({"name": "rg"})]);
+    let asked = site.lines().iter().filter(|line| line.starts_with("GET")).count();
+    assert_eq!(asked, 3);
+}
+
+#[tokio::test]
+async fn even_a_post_is_made_again_after_a_429_and_not_after_a_500() {
+    for (status, expected) in [(429, 4), (500, 1)] {
+        let site = Site::start(move |asked| {
+            token(asked).unwrap_or_else(|| Say::status(status).header("retry-after", "0"))
+        })
+        .await;
+        let refused = arm(&site, None).source_upload(&registry()).await.unwrap_err();
+        assert!(matches!(&refused, portolan_api::Error::Refused(r) if r.status == status), "{refused}");
+        let posts = site.asked().iter().filter(|a| a.method == "POST" && !a.target.contains("token")).count();
+        assert_eq!(posts, expected, "{status}");
+    }
 }
