@@ -24,6 +24,12 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 const END_RETRY_MILLIS: u64 = 250;
 const END_RETRY_MILLIS_MAX: u64 = 4_000;
 
+/// What processes on one database tell each other: a run waits, a run ended, a run is to be
+/// cancelled (with its registry and id).
+const QUEUED: &str = "run queued";
+const CHANGED: &str = "run ended";
+const CANCEL: &str = "run cancel ";
+
 /// How a run ends.
 #[derive(Clone)]
 pub(crate) struct End {
@@ -73,6 +79,7 @@ impl Tasks {
                 let row = row(tx, new, context, &*seal, now)?;
                 run::insert(tx, &row)?;
                 object::set_expires(tx, row.context.as_deref().unwrap_or_default(), None)?;
+                tx.notify(QUEUED)?;
                 from_row(row, Vec::new())
             })
             .await?;
@@ -123,6 +130,7 @@ impl Tasks {
             .write(move |tx| {
                 let row = run::get(tx, registry, &run_id)?.ok_or_else(|| no_run(&run_id))?;
                 run::ask_cancel(tx, registry, row.seq, now)?;
+                tx.notify(&format!("{CANCEL}{registry}/{run_id}"))?;
                 Ok::<_, Error>(row)
             })
             .await?;
@@ -178,6 +186,29 @@ impl Tasks {
         Ok(self.blobs.object_read(&log_key(registry, id), range).await?)
     }
 
+    /// What another process on the same database told; `None` when something may have been
+    /// missed. It only makes things happen sooner: workers look into the queue every few
+    /// seconds, and into their run's row whenever they renew its lease.
+    pub fn heard(&self, text: Option<&str>) {
+        match text {
+            None => {
+                self.work.notify_one();
+                self.changed();
+            }
+            Some(QUEUED) => self.work.notify_one(),
+            Some(CHANGED) => self.changed(),
+            Some(text) => {
+                let run = text.strip_prefix(CANCEL).and_then(|run| run.split_once('/'));
+                let Some((registry, id)) = run else { return };
+                if let (Ok(registry), Ok(id)) = (registry.parse(), id.parse())
+                    && let Some(live) = self.live(registry, &id)
+                {
+                    live.cancel.raise(StopReason::Canceled);
+                }
+            }
+        }
+    }
+
     pub(crate) fn live(&self, registry: i64, id: &RunId) -> Option<Live> {
         self.live.lock().get(&(registry, id.clone())).cloned()
     }
@@ -211,12 +242,14 @@ impl Tasks {
         let spec = spec.and_then(|s| serde_json::to_string(&s.without_secrets()).ok()).unwrap_or_default();
         let deadline = Instant::now() + patience;
         let mut wait = Duration::from_millis(END_RETRY_MILLIS);
-        let mut said = false;
+        let (mut said, mut kept) = (false, false);
         loop {
             let last = Instant::now() + wait > deadline;
             said = said || say(&log, &words).await;
-            // A row that says "over" promises a whole log, as long as there is hope for one.
-            if said || last {
+            // A row that says "over" promises a whole log, to whichever server is asked for
+            // it, as long as there is hope for one.
+            kept = kept || (said && self.blobs.object_sync(&log_key(row.registry, &row.id)).await.is_ok());
+            if kept || last {
                 match self.finish(&row, owner, &end, &spec).await {
                     Err(error) if !last => tracing::warn!(%error, run = %row.id, "end a run; it is tried again"),
                     ended => {
@@ -245,6 +278,7 @@ impl Tasks {
                 let end = Ending { status, error: end.error.as_deref(), spec: &spec, images: &images, now };
                 let ended = run::finish(tx, row.registry, row.seq, owner.as_deref(), &end)?;
                 if ended {
+                    tx.notify(CHANGED)?;
                     let expires = (!row.archived).then_some(keep);
                     announce_log(tx, row.registry, &row.id, now)?;
                     object::set_expires(tx, &log_key(row.registry, &row.id), expires)?;

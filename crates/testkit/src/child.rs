@@ -66,6 +66,7 @@ impl Child {
         let mut process = Command::new(binary()?)
             .args(&args)
             .env("PORTOLAN_LOG_FORMAT", "text")
+            .envs(crate::bucket::chosen_for(data).map(|bucket| bucket.env()).unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -16,6 +16,6 @@ pub mod postgres;
 pub mod site;
 
 pub use child::Child;
-pub use portolan_types::Digest;
 pub use image::Pushed;
+pub use portolan_types::Digest;
 pub use site::Site;

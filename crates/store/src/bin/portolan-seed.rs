@@ -41,7 +41,9 @@ struct Plan {
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [db, registry, repositories, tags, config, layer, size] = &args[..] else {
-        return Err("usage: portolan-seed <portolan.db> <registry> <repositories> <tags> <config> <layer> <size>".into());
+        return Err(
+            "usage: portolan-seed <portolan.db> <registry> <repositories> <tags> <config> <layer> <size>".into()
+        );
     };
     let meta = Meta::open_sqlite(Path::new(db))?;
     let key = registry.clone();

@@ -284,6 +284,10 @@ impl Objects for Measured {
         self.blocking(BlobOp::ObjectAppend, || self.inner.object_append(key, bytes))
     }
 
+    fn object_sync(&self, key: &str) -> BoxFuture<'_, Result<()>> {
+        self.run(BlobOp::ObjectAppend, self.inner.object_sync(key))
+    }
+
     fn object_len(&self, key: &str) -> BoxFuture<'_, Result<Option<u64>>> {
         self.run(BlobOp::ObjectLen, self.inner.object_len(key))
     }

@@ -50,6 +50,7 @@ pub mod setting;
 mod sqlite;
 pub mod step;
 pub mod tag;
+pub mod transfer;
 pub mod tx;
 pub mod upload;
 

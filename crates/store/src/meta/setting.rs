@@ -16,3 +16,9 @@ pub fn put(tx: &mut dyn Tx, name: &str, value: &str) -> Result<()> {
     )?;
     Ok(())
 }
+
+/// Take it away; fine when it is not there.
+pub fn delete(tx: &mut dyn Tx, name: &str) -> Result<()> {
+    tx.execute("DELETE FROM setting WHERE name = ?1", &[name.into()])?;
+    Ok(())
+}

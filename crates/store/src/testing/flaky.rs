@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use portolan_types::{Digest, UploadId};
 
@@ -73,6 +73,14 @@ impl<B: Blobs> Reader for Flaky<B> {
     fn local_path(&self, digest: &Digest) -> Option<PathBuf> {
         self.inner.local_path(digest)
     }
+
+    fn fetch(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<PathBuf>>> {
+        self.then(self.inner.fetch(digest))
+    }
+
+    fn signed_url(&self, digest: &Digest, lifetime: Duration) -> BoxFuture<'_, Result<Option<String>>> {
+        self.then(self.inner.signed_url(digest, lifetime))
+    }
 }
 
 impl<B: Blobs> Ingest for Flaky<B> {
@@ -141,6 +149,10 @@ impl<B: Blobs> Objects for Flaky<B> {
     fn object_append(&self, key: &str, bytes: &[u8]) -> Result<u64> {
         self.check()?;
         self.inner.object_append(key, bytes)
+    }
+
+    fn object_sync(&self, key: &str) -> BoxFuture<'_, Result<()>> {
+        self.then(self.inner.object_sync(key))
     }
 
     fn object_len(&self, key: &str) -> BoxFuture<'_, Result<Option<u64>>> {

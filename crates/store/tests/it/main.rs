@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation here is a failed test")]
 
+mod buckets;
 mod crash;
 mod full;
+mod postgres;
 mod suites;
 mod upgrade;

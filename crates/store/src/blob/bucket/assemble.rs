@@ -117,7 +117,14 @@ impl Inner {
             keep_part: false,
             expected,
         };
-        send(&self.client, &self.budget, order, chained(Arc::clone(&self.client), sources.to_vec())).await.map(drop)
+        match send(&self.client, &self.budget, order, chained(Arc::clone(&self.client), sources.to_vec())).await {
+            Ok(_) => Ok(()),
+            Err(Error::Interrupted(e)) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::NotFound(format!("what was to become {to}")))
+            }
+            Err(Error::Interrupted(e)) => Err(Error::io("read an upload", e)),
+            Err(e) => Err(e),
+        }
     }
 
     /// S3 puts an object together out of ranges of others.
@@ -226,7 +233,7 @@ impl Client {
             // A copy that fails while it runs is told in the body of a 200.
             let etag = said.split_once("<ETag>").and_then(|(_, rest)| rest.split_once("</ETag>"));
             match (status, etag) {
-                (200, Some((etag, _))) => return Ok(PartId { content_id: etag.replace("&quot;", "\"") }),
+                (200, Some((etag, _))) => return Ok(PartId { content_id: unescaped(etag) }),
                 (404, _) => return Err(Error::NotFound(format!("{from} in {}", self.place.shown()))),
                 (200 | 429 | 500.., _) if tried < TRIES_MAX => {
                     tokio::time::sleep(Duration::from_millis(100 << tried)).await;
@@ -236,6 +243,11 @@ impl Client {
             }
         }
     }
+}
+
+/// The quotes of an ETag, which services write in two ways.
+fn unescaped(etag: &str) -> String {
+    etag.replace("&quot;", "\"").replace("&#34;", "\"")
 }
 
 async fn text_of(response: HttpResponse) -> (u16, String) {

@@ -87,6 +87,15 @@ impl Link {
         }
     }
 
+    /// The connection that a transaction was begun on. `Busy` when it is gone: another would
+    /// know nothing of the transaction.
+    pub(super) fn same_session(&mut self) -> Result<(&Runtime, &mut Session)> {
+        match &mut self.session {
+            Some(session) if !session.is_closed() => Ok((&self.runtime, session)),
+            _ => Err(Error::Busy),
+        }
+    }
+
     /// One attempt, after a pause when the last one was just now.
     fn reconnect(&mut self) -> Result<()> {
         if let Some(outage) = &self.outage {

@@ -37,7 +37,8 @@ impl ReadTx<'_> {
                 rows = true;
                 each(row)
             };
-            let (runtime, session) = match self.link.session() {
+            let open = if self.begun { self.link.same_session() } else { self.link.session() };
+            let (runtime, session) = match open {
                 Ok(open) => open,
                 Err(e) => return Err(self.fail(e, true)),
             };
@@ -94,7 +95,7 @@ pub(super) fn read_loop(link: &mut Link, questions: &Receiver<Message>) {
             link.lose();
         } else if begun {
             // Nothing was changed, so how it ends does not matter; nobody waits for it.
-            if let Ok((runtime, session)) = link.session()
+            if let Ok((runtime, session)) = link.same_session()
                 && runtime.block_on(session.simple("ROLLBACK")).is_err()
             {
                 link.lose();

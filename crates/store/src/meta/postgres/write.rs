@@ -135,7 +135,11 @@ impl WriteTx<'_> {
                 rows = true;
                 each(row)
             };
-            let (runtime, session) = match self.link.session() {
+            let open = match self.before {
+                Before::Begin => self.link.session(),
+                _ => self.link.same_session(),
+            };
+            let (runtime, session) = match open {
                 Ok(open) => open,
                 Err(e) => return Err(self.lose(e)),
             };
@@ -166,7 +170,7 @@ impl WriteTx<'_> {
     /// Make up for a statement that failed: back to the savepoint, and again what the
     /// closure had done since.
     fn do_again(&mut self) -> Result<()> {
-        let (runtime, session) = self.link.session()?;
+        let Ok((runtime, session)) = self.link.same_session() else { return Err(self.lose(Error::Busy)) };
         let done = &self.current.done;
         let work = async {
             session.simple("ROLLBACK TO SAVEPOINT job").await?;
@@ -229,13 +233,17 @@ impl WriteTx<'_> {
             return Ok(());
         }
         if !self.keep {
-            let (runtime, session) = self.link.session()?;
-            if runtime.block_on(session.simple("ROLLBACK")).is_err() {
-                self.link.lose();
+            // When it cannot be said, the connection is gone, which does it too.
+            if let Ok((runtime, session)) = self.link.same_session() {
+                session.transaction = None;
+                if runtime.block_on(session.simple("ROLLBACK")).is_err() {
+                    self.link.lose();
+                }
             }
             return Ok(());
         }
-        let (runtime, session) = self.link.session()?;
+        let open = if self.is_begun() { self.link.same_session() } else { self.link.session() };
+        let (runtime, session) = open?;
         let (transaction, timeline) = (session.transaction.take(), session.timeline.clone());
         match runtime.block_on(end(session, self.before, self.channel, std::mem::take(&mut self.notices))) {
             Ok(()) => Ok(()),
