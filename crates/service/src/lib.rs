@@ -25,6 +25,7 @@ pub mod groups;
 pub mod identity;
 mod keys;
 pub mod manifests;
+pub mod migrate;
 pub mod peers;
 mod properties;
 mod push;
