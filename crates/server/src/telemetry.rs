@@ -136,3 +136,64 @@ impl Write for Line {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use portolan_service::ctx::with_request_id;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Out(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Out {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What one event, told while a request is handled, and one outside, look like.
+    async fn lines(json: bool) -> Vec<String> {
+        let out = Out::default();
+        let writer = {
+            let out = out.clone();
+            move || out.clone()
+        };
+        let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+        let layer = match json {
+            true => {
+                let format =
+                    Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
+                let fields = tracing_subscriber::fmt::format::JsonFields::new();
+                layer.fmt_fields(fields).event_format(WithRequest::Json(format)).boxed()
+            }
+            false => layer.event_format(WithRequest::Text(Format::default())).boxed(),
+        };
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let guard = tracing::subscriber::set_default(subscriber);
+        with_request_id("id-1".into(), async { tracing::warn!(n = 7, "inside") }).await;
+        tracing::warn!("outside");
+        with_request_id("id-2".into(), async { tracing::warn!(request_id = "own", "named") }).await;
+        drop(guard);
+        String::from_utf8(out.0.lock().clone()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn a_line_says_for_which_request_it_is() {
+        let json = lines(true).await;
+        let json: Vec<serde_json::Value> = json.iter().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!((&json[0]["request_id"], &json[0]["n"]), (&"id-1".into(), &7.into()));
+        assert!(json[1].get("request_id").is_none());
+        assert_eq!(json[2]["request_id"], "own");
+        let text = lines(false).await;
+        assert!(text[0].ends_with("inside n=7 request_id=id-1"), "{}", text[0]);
+        assert!(text[1].ends_with("outside") && !text[2].contains("id-2"), "{text:?}");
+    }
+}
