@@ -12,6 +12,7 @@ mod builds;
 mod drain;
 mod early;
 mod faults;
+mod hostile;
 mod identity;
 mod limits;
 mod process;
