@@ -39,6 +39,8 @@ enum Command {
     Serve(portolan_server::ServeArgs),
     /// Check the store of a server that is not running, and repair it.
     Check(maintenance::CheckArgs),
+    /// Move a registry to another database or blob store.
+    Migrate(maintenance::MigrateArgs),
     #[command(flatten)]
     Client(portolan_cli::Command),
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Check(args) => maintained(maintenance::check(&args)),
+        Command::Migrate(args) => maintained(maintenance::migrate(&args)),
         Command::Client(command) => exit_code(portolan_cli::run(command)),
     }
 }

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod commands;
+mod crash;
 mod site;

@@ -10,7 +10,7 @@ use portolan_types::Timestamp;
 
 use super::open::{self, Store};
 use super::progress::{At, Progress, bytes};
-use super::{Output, block_on};
+use super::{Output, block_on, print};
 use crate::server::graces;
 
 /// Lines of one kind that the text shows; JSON has more.
@@ -24,7 +24,8 @@ const REVIEWS_MAX: u64 = 100_000_000;
 Exit codes: 0 nothing is wrong; 1 something was, and all of it is repaired; 2 problems
 remain; 3 the store could not be checked.
 
-The store must not be in use by a server. Content that no row names, and uploads that were
+A store with SQLite must not be in use by a server. One with PostgreSQL may be, but not
+for --repair. Content that no row names, and uploads that were
 given up, are garbage that a crash leaves by design: they are counted and are no problem.")]
 pub struct CheckArgs {
     /// Settings file of the server (TOML); also PORTOLAN_CONFIG
@@ -50,13 +51,16 @@ pub struct CheckArgs {
     output: Output,
 }
 
-/// `portolan check`: look over a store that no server uses; the exit code.
+/// `portolan check`: look over a store; the exit code.
 ///
 /// Errors: a store that is not there, is in use, or cannot be read.
 pub fn check(args: &CheckArgs) -> anyhow::Result<u8> {
     let settings = open::settings(args.config.clone(), args.data.as_deref())?;
     block_on(async {
         let store = Store::existing(&settings).await?;
+        if args.repair {
+            store.alone().await?;
+        }
         let now = Timestamp::now();
         let done = if args.garbage {
             let ahead = Duration::from_secs(args.ahead_secs);
@@ -87,12 +91,6 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         store.close().await;
         done
     })
-}
-
-fn print(text: &str) {
-    use std::io::Write as _;
-    // A reader that went away has what it wanted.
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }
 
 fn text(report: &Report) -> String {

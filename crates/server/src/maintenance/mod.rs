@@ -4,10 +4,13 @@
 //! server has it (what runs beside one is said where it is asked for).
 
 mod check;
+mod migrate;
 mod open;
 mod progress;
 
 pub use check::{CheckArgs, check};
+pub use migrate::{MigrateArgs, migrate};
+pub(crate) use open::refuse_moved;
 
 /// How a command says what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -20,6 +23,12 @@ pub enum Output {
 
 /// The exit code of a command that could not do its work.
 pub const EXIT_FAILED: u8 = 3;
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    // A reader that went away has what it wanted.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
 
 /// Run a command on a runtime of its own, and log nothing but warnings.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use portolan_store::blob::{Blobs, FsBlobs};
-use portolan_store::meta::Meta;
+use portolan_service::migrate;
+use portolan_store::blob::Blobs;
+use portolan_store::meta::{Meta, peer};
+use portolan_types::Timestamp;
 
 use crate::settings::{ServeArgs, Settings, Sources};
 
@@ -17,14 +19,32 @@ pub(super) struct Store {
     /// The data folder, absolute.
     pub(super) data: PathBuf,
     /// Held until the end.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// The settings of the server that the store belongs to.
 pub(super) fn settings(config: Option<PathBuf>, data: Option<&Path>) -> anyhow::Result<Settings> {
     let data = data.map(|data| data.to_string_lossy().into_owned());
     let args = ServeArgs { config, data, ..ServeArgs::default() };
-    let (settings, warnings) = Settings::load(&Sources::of_process(&args)?)?;
+    load(&Sources::of_process(&args)?)
+}
+
+/// The settings that a file, and a data folder, say alone: with two stores in hand the
+/// environment would be about both.
+pub(super) fn plain_settings(config: Option<&Path>, data: Option<&Path>) -> anyhow::Result<Settings> {
+    let file = match config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            Some((path.to_owned(), text))
+        }
+        None => None,
+    };
+    let flags = data.map(|data| ("data", data.to_string_lossy().into_owned())).into_iter().collect();
+    load(&Sources { file, env: Vec::new(), flags })
+}
+
+fn load(sources: &Sources) -> anyhow::Result<Settings> {
+    let (settings, warnings) = Settings::load(sources)?;
     for warning in warnings {
         eprintln!("WARNING: {warning}");
     }
@@ -32,26 +52,51 @@ pub(super) fn settings(config: Option<PathBuf>, data: Option<&Path>) -> anyhow::
 }
 
 impl Store {
-    /// Open the store of a server that is not running; one that is not there is an error.
+    /// Open the store of a server; one that is not there is an error.
     pub(super) async fn existing(settings: &Settings) -> anyhow::Result<Store> {
         let database = settings.data.join("portolan.db");
-        if !database.exists() {
+        if settings.database.is_none() && !database.exists() {
             bail!("there is no store in {}: give its folder with --data DIR", settings.data.display());
         }
-        Store::open(settings).await
+        Store::open(settings, None).await
     }
 
-    /// Open a store, or make it.
-    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Store> {
+    /// Open a store, or make it, while `other` is open, whose data folder may be the same.
+    pub(super) async fn beside(settings: &Settings, other: &Store) -> anyhow::Result<Store> {
+        Store::open(settings, Some(&other.data)).await
+    }
+
+    async fn open(settings: &Settings, held: Option<&Path>) -> anyhow::Result<Store> {
         crate::files::private_dir(&settings.data)
             .with_context(|| format!("make the data folder {}", settings.data.display()))?;
         let data = std::fs::canonicalize(&settings.data)
             .with_context(|| format!("find the data folder {}", settings.data.display()))?;
-        let lock = crate::server::lock(&data).await?;
+        let lock = match held {
+            Some(held) if held == data => None,
+            _ => Some(crate::server::lock(&data).await?),
+        };
         let settings = Settings { data: data.clone(), ..settings.clone() };
-        let opened = tokio::task::spawn_blocking(move || stores(&settings));
-        let (meta, blobs) = opened.await.context("open the store")??;
+        let meta = crate::server::open_meta(&settings, &data.join("portolan.db")).await?;
+        let opened = tokio::task::spawn_blocking(move || crate::storage::open(&settings)).await;
+        let blobs = opened.context("open the blob store")??;
         Ok(Store { meta, blobs, data, _lock: lock })
+    }
+
+    /// Fail when a server has the database.
+    pub(super) async fn alone(&self) -> anyhow::Result<()> {
+        if !self.meta.is_shared() {
+            // The lock of the data folder says so.
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let servers = self.meta.read(move |tx| peer::count(tx, now)).await.context("look for servers")?;
+        if servers > 0 {
+            bail!(
+                "{servers} servers are running on this database: stop them first (one that was killed counts for \
+                 a minute)"
+            );
+        }
+        Ok(())
     }
 
     /// Close it.
@@ -60,12 +105,10 @@ impl Store {
     }
 }
 
-/// Both halves of a store, as the settings say. Blocks.
-fn stores(settings: &Settings) -> anyhow::Result<(Meta, Arc<dyn Blobs>)> {
-    let database = settings.data.join("portolan.db");
-    let meta = Meta::open_sqlite(&database).with_context(|| format!("open the database {}", database.display()))?;
-    let blobs: Arc<dyn Blobs> = Arc::new(
-        FsBlobs::open(&settings.data).with_context(|| format!("open the blob store in {}", settings.data.display()))?,
-    );
-    Ok((meta, blobs))
+/// Fail when no server may serve this database: it has moved, or is half moved.
+pub(crate) async fn refuse_moved(meta: &Meta) -> anyhow::Result<()> {
+    match migrate::forbids_serving(meta).await.context("look for a migration")? {
+        Some(why) => bail!(why),
+        None => Ok(()),
+    }
 }

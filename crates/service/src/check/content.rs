@@ -8,7 +8,7 @@ use portolan_store::Error as StoreError;
 use portolan_store::blob::Blobs;
 use portolan_store::meta::check::{self, BlobRow};
 use portolan_store::meta::gc::{self, Review};
-use portolan_store::meta::{Meta, blob};
+use portolan_store::meta::{Meta, blob, peer};
 use portolan_types::{Digest, Hasher};
 
 use super::{BAD_ITEMS_MAX, Checker, PAGE_ITEMS};
@@ -91,9 +91,8 @@ async fn hash(blobs: Arc<dyn Blobs>, digest: Digest) -> Hashed {
 impl Checker<'_> {
     /// Walk over rows and content together.
     pub(super) async fn content(&mut self) -> Result<()> {
-        let (rows_total, bytes) = self.meta.read(|tx| check::blob_totals(tx).map_err(Error::from)).await?;
+        let (_, bytes) = self.meta.read(|tx| check::blob_totals(tx).map_err(Error::from)).await?;
         self.bytes_total = if self.options.quick { 0 } else { bytes };
-        let _ = rows_total;
         let mut rows = Rows { meta: self.meta, page: VecDeque::new(), after: None, ended: false };
         let mut files = Files { blobs: self.blobs, page: VecDeque::new(), after: None, ended: false };
         let mut both: Vec<(BlobRow, u64)> = Vec::new();
@@ -232,7 +231,7 @@ impl Checker<'_> {
     /// Content that no blob row names: a build's, an orphan, or one on its way out.
     async fn without_row(&mut self, digest: Digest, len: u64) -> Result<()> {
         let known =
-            self.meta.read(move |tx| Ok::<_, Error>(check::is_watched(tx, &digest)? || blob::exists(tx, &digest)?));
+            self.meta.read(move |tx| Ok::<_, Error>(check::is_watched(tx, &digest)? || blob::exists(tx, &digest)? || peer::is_pushed(tx, &digest)?));
         if known.await? {
             return Ok(());
         }
