@@ -7,11 +7,10 @@
 suite=$(tool conformance)
 password=$(admin_password)
 
-# conformance VERSION SETTING=VALUE…: run the suite; its report is left in $out.
+# conformance VERSION SETTING=VALUE…: run the suite; its report is left in $out.log.
 conformance() {
     local version=$1
     shift
-    out=$WORK/conformance-$version
     env SSL_CERT_FILE="$CA" OCI_CONFIGURATION=/nonexistent OCI_REGISTRY="$LOGIN_SERVER" OCI_TLS=enabled \
         OCI_REPO1="conformance/$version/one" OCI_REPO2="conformance/$version/two" \
         OCI_USERNAME="$REG" OCI_PASSWORD="$password" OCI_VERSION="$version" OCI_RESULTS_DIR="$out" \
@@ -25,12 +24,14 @@ nothing() { ! grep -E "^ *OCI Conformance Test.*: $1\$" "$out.log"; }
 # counted: the line of the report that says how much was run.
 counted() { sed -n "s/^ *$1\\.*: *\\([0-9]*\\)\$/\\1/p" "$out.log" | head -n 1; }
 
+# Left out is what the specification lets a registry refuse, and this one does: manifests of
+# content that is not there (OCI_DATA_SPARSE, off in the suite itself).
 for version in 1.1 dev; do
+    out=$WORK/conformance-$version
     check "conformance $version passes" conformance $version OCI_API_BLOBS_MOUNT_ANONYMOUS=true
     check "  nothing of it failed" nothing FAIL
     check "  nothing of it went wrong" nothing Error
+    check "  nothing of it was skipped" nothing Skip
     total=$(counted Total)
-    check "  and it ran ($total tests)" test "$total" -gt 700
-    # Manifests of content that is not there are refused, as the specification allows.
-    printf '     skipped: %s\n' "$(counted Skip)"
+    check "  and it ran ($total tests)" test "$total" -ge 850
 done

@@ -41,7 +41,7 @@ equals "under the registry's digest" "$(skopeo inspect --cert-dir "$CERTS" --cre
 check "ctr tags" ctr images tag "$busybox" "$LOGIN_SERVER/ctr/app:v1"
 check "ctr pushes" ctr images push "${hosts[@]}" --user "$REG:$password" "$LOGIN_SERVER/ctr/app:v1"
 refuses "but not with a wrong password" "401|unauthorized|authorization failed" \
-    ctr images push "${hosts[@]}" --user "$REG:wrong" "$LOGIN_SERVER/ctr/app:v2"
+    ctr images push "${hosts[@]}" --user "$REG:wrong" "$LOGIN_SERVER/ctr/app:v2" "$busybox"
 ctr images export "$WORK/ctr-before.tar" "$busybox"
 ctr images rm --sync "$busybox" "$LOGIN_SERVER/ctr/app:v1" >/dev/null
 check "ctr pulls by digest what it pushed" \

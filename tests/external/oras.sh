@@ -18,7 +18,9 @@ import oras.client
 
 host, user, work = os.environ["LOGIN_SERVER"], os.environ["REG"], pathlib.Path(os.environ["ORAS_WORK"])
 target = f"{host}/oras/python:v1"
-client = oras.client.OrasClient(hostname=host)
+# Its token backend keeps the first token it was given, for pulling; this is what its
+# documentation has for registries like this one.
+client = oras.client.OrasClient(hostname=host, auth_backend="basic")
 client.login(hostname=host, username=user, password=os.environ["ORAS_PASSWORD"])
 action = sys.argv[1]
 if action == "push":
@@ -38,17 +40,18 @@ python_client() {
     ORAS_WORK=$work ORAS_PASSWORD=${2-$password} REQUESTS_CA_BUNDLE=$CA HOME=$work/home "$work/venv/bin/python" "$work/client.py" "$1"
 }
 mkdir -p "$work/home"
-refuses "oras (Python): a wrong password is refused" "401|unauthorized|authentication" python_client push wrong
+refuses "oras (Python): a wrong password is refused" "/v2/oras/python/tags/list: Unauthorized" python_client tags wrong
 says "oras (Python) pushes" "^20[01]$" python_client push
 says "oras (Python) lists" "'v1'" python_client tags
 check "oras (Python) pulls" python_client pull
 check "oras (Python): byte for byte" diff -r "$work/in" "$work/out"
 says "oras (Python) deletes" "v1" python_client delete
-equals "oras (Python): and it is gone" "[]" "$(python_client tags)"
+refuses "oras (Python): and with its only tag the repository is gone" "tags/list: Not Found" python_client tags
 
 # --- the command line ------------------------------------------------------------------
 client=$(tool oras)
-oras() { "$client" "$@" --ca-file "$CA" --registry-config "$work/auth.json"; }
+# It takes every registry on localhost for one without TLS, unless told otherwise.
+oras() { "$client" "$@" --plain-http=false --ca-file "$CA" --registry-config "$work/auth.json"; }
 there=$LOGIN_SERVER/oras/files
 login_with() { printf %s "$1" | oras login "$LOGIN_SERVER" --username "$REG" --password-stdin; }
 refuses "oras: a wrong password is refused" "unauthorized|401|invalid" login_with wrong
@@ -72,7 +75,10 @@ check "byte for byte" cmp model.bin "$work/fetched"
 check "oras pushes a blob" oras blob push "$there" settings.json
 check "oras attaches" oras attach "$there:v1" --artifact-type application/vnd.example.note settings.json:application/json
 says "oras discovers" "application/vnd.example.note" oras discover "$there:v1"
-copy() { "$client" copy "$@" --from-ca-file "$CA" --to-ca-file "$CA" --from-registry-config "$work/auth.json" --to-registry-config "$work/auth.json"; }
+copy() {
+    "$client" copy "$@" --from-plain-http=false --to-plain-http=false --from-ca-file "$CA" --to-ca-file "$CA" \
+        --from-registry-config "$work/auth.json" --to-registry-config "$work/auth.json"
+}
 check "oras copies with what is about it (mounting the blobs)" copy --recursive "$there:v1" "$LOGIN_SERVER/oras/copy:v1"
 says "which is then there too" "application/vnd.example.note" oras discover "$LOGIN_SERVER/oras/copy:v1"
 check "oras deletes a manifest" oras manifest delete --force "$there:v1"

@@ -493,7 +493,8 @@ mod tests {
 
     #[test]
     fn a_type_that_no_header_can_carry_is_refused() {
-        for (inside, outside) in [("a\nb/c", None), ("text", None), ("", Some("é/x")), ("", Some("a/b c")), ("/", None)] {
+        for (inside, outside) in [("a\nb/c", None), ("text", None), ("", Some("é/x")), ("", Some("a/b c")), ("/", None)]
+        {
             let document = match inside {
                 "" => serde_json::json!({}),
                 inside => serde_json::json!({"mediaType": inside}),
@@ -512,13 +513,17 @@ mod tests {
         assert_eq!(view.subject.unwrap().digest, Digest::of(b"x"), "what has our shape is read");
         assert_eq!(view.artifact_type.as_deref(), Some("application/vnd.example.thing"));
         let other = serde_json::json!({"mediaType": "application/vnd.other+json"});
-        assert!(matches!(parse(other, Some("application/vnd.example+json")), Err(InvalidManifest::TypeMismatch { .. })));
+        assert!(matches!(
+            parse(other, Some("application/vnd.example+json")),
+            Err(InvalidManifest::TypeMismatch { .. })
+        ));
         assert!(ManifestView::parse(b"not json", Some("application/vnd.example+json")).is_err());
     }
 
     #[test]
     fn lists_that_are_null_are_empty() {
-        let image = serde_json::json!({"schemaVersion": 2, "config": descriptor(media_type::OCI_CONFIG), "layers": null});
+        let image =
+            serde_json::json!({"schemaVersion": 2, "config": descriptor(media_type::OCI_CONFIG), "layers": null});
         assert_eq!(parse(image, Some(media_type::OCI_MANIFEST)).unwrap().blobs().count(), 1);
         let index = serde_json::json!({"schemaVersion": 2, "manifests": null});
         assert!(parse(index, Some(media_type::OCI_INDEX)).unwrap().manifests().is_empty());
