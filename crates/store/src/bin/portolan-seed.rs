@@ -2,8 +2,8 @@
 //!
 //! `cargo xtask bench registry` measures on what this makes: a registry of a million tags,
 //! through the store's own statements, without the hour that pushing them would take. The
-//! server must not be running. Every tag has a manifest of its own, pushed at its own time;
-//! all manifests share two blobs. The first repository, `bench/big`, gets one tag in
+//! server must not be running. Ten tags that follow each other name one manifest, pushed at its
+//! own time; all manifests share two blobs. The first repository, `bench/big`, gets one tag in
 //! ten, the others (`bench/r000001`, …) the same number each.
 //!
 //! ```text
@@ -21,8 +21,10 @@ use portolan_store::meta::manifest::{self, NewManifest};
 use portolan_store::meta::{Meta, RowExt as _, Tx, blob, one, repo, tag};
 use portolan_types::{Digest, RepoName, Tag, Timestamp};
 
-/// Tags written in one transaction.
-const BATCH_TAGS: u64 = 10_000;
+/// Tags of one manifest.
+const TAGS_EACH: u64 = 10;
+/// Tags written in one transaction: few enough for SQLite's cache of pages.
+const BATCH_TAGS: u64 = 2_000;
 /// So long nothing of it is looked at by the garbage collector.
 const GRACE: Duration = Duration::from_secs(7 * 86_400);
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -62,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while done < plan.tags {
         let (plan, from) = (plan.clone(), done);
         let until = plan.tags.min(from + BATCH_TAGS);
-        meta.write_blocking(move |tx| (from..until).try_for_each(|n| put(tx, &plan, n)))?;
+        meta.write_blocking(move |tx| (from..until).step_by(TAGS_EACH as usize).try_for_each(|n| put(tx, &plan, n)))?;
         done = until;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -70,22 +72,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The repository of tag `n`, and the tag's number in it.
-fn place(plan: &Plan, n: u64) -> (u64, u64) {
+/// The repository of tag `n`.
+fn place(plan: &Plan, n: u64) -> u64 {
     let big = plan.tags / 10;
     let others = (plan.repositories - 1).max(1);
-    if n < big { (0, n) } else { (1 + (n - big) * others / (plan.tags - big), n) }
+    n.checked_sub(big).map_or(0, |n| 1 + n * others / (plan.tags - big))
 }
 
+/// Put the manifest that tag `n` and those after it name.
 fn put(tx: &mut dyn Tx, plan: &Plan, n: u64) -> Result<(), StoreError> {
-    let (repository, number) = place(plan, n);
+    let repository = place(plan, n);
     let name = match repository {
         0 => "bench/big".to_owned(),
         n => format!("bench/r{n:06}"),
     };
     let broken = |_| StoreError::Corrupt("the plan makes a name that is none".into());
     let name: RepoName = name.parse().map_err(broken)?;
-    let tag: Tag = format!("t{number:07}").parse().map_err(|_| StoreError::Corrupt("a tag is none".into()))?;
+    let tags: Vec<Tag> = (n..n + TAGS_EACH)
+        .map(|n| format!("t{n:07}").parse().map_err(|_| StoreError::Corrupt("the plan makes a tag that is none".into())))
+        .collect::<Result<_, _>>()?;
     let now = plan.begin.plus(Duration::from_micros(n));
     let hlc = now.0;
     let change = Change {
@@ -128,10 +133,12 @@ fn put(tx: &mut dyn Tx, plan: &Plan, n: u64) -> Result<(), StoreError> {
         bytes: bytes.into(),
     };
     manifest::put(tx, &change, repo.id, &new)?;
-    tag::put(tx, &change, repo.id, &tag, &new.digest)?;
+    for tag in &tags {
+        tag::put(tx, &change, repo.id, tag, &new.digest)?;
+    }
     repo::touch(tx, &change, repo.id, first)?;
     let about = Subject {
-        tag: Some(&tag),
+        tag: tags.first(),
         digest: Some(&new.digest),
         media_type: Some(MANIFEST_TYPE),
         size: Some(new.bytes.len() as u64),
