@@ -25,6 +25,7 @@ mod sendfile;
 pub mod server;
 pub mod settings;
 pub mod sink;
+mod storage;
 mod telemetry;
 mod tls;
 

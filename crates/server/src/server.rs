@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use portolan_auth::Authority;
+use portolan_auth::{Authority, MasterKey};
 use portolan_builder::StepLimits;
 use portolan_service::gc::Graces;
 use portolan_service::{Service, ServiceConfig};
-use portolan_store::blob::{Blobs, FsBlobs, Measured};
+use portolan_store::blob::{Blobs, Measured};
 use portolan_store::meta::{Meta, PostgresConfig};
 use portolan_tasks::{Tasks, TasksConfig};
 use portolan_types::limits::RUN_SECS_MAX;
@@ -35,7 +35,7 @@ use crate::seal::RunSeal;
 use crate::settings::Settings;
 use crate::sink::{LogTarget, Sink};
 use crate::tls::Tls;
-use crate::{background, bootstrap, files};
+use crate::{background, bootstrap, files, maintenance};
 
 /// How long to wait for a server on the same data folder that is just ending.
 const LOCK_WAIT_MILLIS_MAX: u64 = 3_000;
@@ -98,15 +98,17 @@ impl Server {
         let metrics_token = settings.metrics_token_file.as_deref().map(token_of).transpose()?;
 
         let database = data.join("portolan.db");
-        let master = bootstrap::master_key(&data, &database)?;
         let now = Timestamp::now();
+        let (meta, master) = open_sealed(&settings, &database).await?;
+        maintenance::refuse_moved(&meta).await?;
+        if meta.is_shared() {
+            crate::tls::share(&settings, &meta, &master, now).await.context("share the CA with other servers")?;
+        }
         let tls = Arc::new(Tls::open(&settings, https, now)?);
         let ca_file = tls.ca_file();
 
-        let meta = open_meta(&settings, &database).await?;
-        let blobs: Arc<dyn Blobs> =
-            Arc::new(FsBlobs::open(&data).with_context(|| format!("open the blob store in {}", data.display()))?);
-        let measured = Measured::new(blobs, "fs");
+        let blobs = open_blobs(&settings).await?;
+        let measured = Measured::new(blobs, crate::storage::name(&settings));
         let (blob_stats, blobs): (_, Arc<dyn Blobs>) = (measured.stats(), Arc::new(measured));
         let public = public_authority(&settings, https);
         let config = ServiceConfig {
@@ -123,11 +125,14 @@ impl Server {
         };
         let authority = Arc::new(Authority::new(master));
         let seal = Arc::new(RunSeal(authority.clone()));
-        let tasks = Tasks::open(meta.clone(), blobs.clone(), seal, TasksConfig::default())
-            .await
-            .context("open the queue of runs")?;
-        let service =
-            Arc::new(Service::open(meta, blobs, authority, config).await.context("open the registry's rules")?);
+        // First the rules: they refuse a master key that is not this database's.
+        let service = Service::open(meta.clone(), blobs.clone(), authority, config).await;
+        let service = Arc::new(service.map_err(|e| {
+            let hint = e.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            anyhow::Error::new(e).context(format!("open the registry's rules{hint}"))
+        })?);
+        let runs = TasksConfig { alone: !meta.is_shared(), ..TasksConfig::default() };
+        let tasks = Tasks::open(meta, blobs, seal, runs).await.context("open the queue of runs")?;
 
         let url = format!("https://{public}");
         let bootstrap = data.join("bootstrap.json");
@@ -233,12 +238,47 @@ impl RunningServer {
         }
         runs.await.context("end the runs")?;
         self.timers.shutdown().await;
+        if let Err(error) = self.app.service.leave().await {
+            tracing::warn!(%error, "other servers will find out by themselves that this one is gone");
+        }
         self.app.service.meta.close().await;
         self.app.access.flush();
         self.app.audit.flush();
         tracing::info!("closed");
         Ok(())
     }
+}
+
+/// Open the metadata and read the key that what is sealed in it is sealed under. The key is
+/// made for a database that is new, and for no other.
+async fn open_sealed(settings: &Settings, path: &Path) -> anyhow::Result<(Meta, MasterKey)> {
+    let known = bootstrap::read_master_key(&settings.data, settings.master_key_file.as_deref())?;
+    let was_there = settings.database.is_none() && path.exists();
+    let meta = open_meta(settings, path).await?;
+    let master = match known {
+        Some(master) => master,
+        None => {
+            let used = was_there
+                || portolan_service::has_master_key(&meta).await.context("ask the database for its master key")?;
+            bootstrap::make_master_key(&settings.data, used.then_some("the database is there"))?
+        }
+    };
+    Ok((meta, master))
+}
+
+/// Open the blob store, and see that it can do what the settings ask of it.
+async fn open_blobs(settings: &Settings) -> anyhow::Result<Arc<dyn Blobs>> {
+    let mine = settings.clone();
+    let opened = tokio::task::spawn_blocking(move || crate::storage::open(&mine)).await;
+    let blobs = opened.context("open the blob store")??;
+    if settings.blob_redirect {
+        let lifetime = settings.blob_redirect_secs.secs();
+        let url = blobs.signed_url(&portolan_types::Digest::of(b""), lifetime).await;
+        if url.context("sign a URL of the bucket (setting blob_redirect)")?.is_none() {
+            bail!("blob_redirect is set, but blobs are in the data folder: set blobs too, or neither");
+        }
+    }
+    Ok(blobs)
 }
 
 /// Open the metadata: PostgreSQL when a setting names one, else SQLite at `path`.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use portolan_store::blob::BlobConfig;
 use portolan_types::Secret;
 
 use crate::otel::{OtlpEndpoint, Ratio};
@@ -199,6 +200,29 @@ impl Value for DatabaseUrl {
         } else {
             Err(format!("this is not {}", Self::KIND))
         }
+    }
+}
+
+/// A bucket for blobs: `s3://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `gs://BUCKET/PREFIX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobPlace(pub String);
+
+impl Value for BlobPlace {
+    const KIND: &'static str = "a bucket (s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX)";
+    fn parse(text: &str) -> Result<BlobPlace, String> {
+        let config = BlobConfig { url: text.to_owned(), ..BlobConfig::default() };
+        config.check().map(|()| BlobPlace(text.to_owned()))
+    }
+}
+
+/// A password or key. It does not print, and errors do not repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretText(pub Secret<String>);
+
+impl Value for SecretText {
+    const KIND: &'static str = "a secret";
+    fn parse(text: &str) -> Result<SecretText, String> {
+        if text.is_empty() { Err("it must not be empty".to_owned()) } else { Ok(SecretText(text.to_owned().into())) }
     }
 }
 
@@ -574,6 +598,43 @@ settings! {
         database_readers: Positive = "8";
         /// How long to wait at the start for a database that cannot be reached yet, in seconds.
         database_wait_secs: Positive = "30";
+    }
+    "Blobs" {
+        /// The bucket that holds blobs, uploads, build contexts and logs: `s3://BUCKET/PREFIX` (S3 and what speaks like
+        /// it), `az://CONTAINER/PREFIX` (Azure Blob Storage) or `gs://BUCKET/PREFIX` (Google Cloud Storage). Any number
+        /// of servers may share it. It must be there already. Without it blobs are kept in the data folder. What of the
+        /// following is not set is looked for where the clouds' own tools look: `AWS_*`, `AZURE_STORAGE_*` and
+        /// `GOOGLE_*` in the environment, then the identity of the machine. See docs/storage.md.
+        blobs: Option<BlobPlace> = "";
+        /// The address of the storage service when it is not the cloud's own: `https://s3.example.com`.
+        blob_endpoint: Option<String> = "";
+        /// The region of an S3 bucket.
+        blob_region: Option<String> = "";
+        /// S3: the access key id. Azure: the name of the storage account.
+        blob_account: Option<String> = "";
+        /// S3: the secret access key. Azure: the account's key.
+        blob_secret: Option<SecretText> = "";
+        /// A file with the credentials instead. S3: as `~/.aws/credentials`. Azure: the account's key. Google: a service
+        /// account's key (JSON).
+        blob_credentials_file: Option<PathBuf> = "";
+        /// The size of the parts in which content longer than that goes to the bucket, from 5MiB to 256MiB. Up to 24
+        /// parts of all uploads are in memory at the same time; more wait in files under the data folder.
+        blob_part_bytes: ByteSize = "8MiB";
+        /// Copies of blobs that builds read, kept in the data folder beside a bucket. The ones not used for longest go
+        /// first.
+        blob_cache_bytes_max: ByteSize = "10GiB";
+        /// Answer the GET of a blob with 307 and a URL at which the bucket itself gives it, signed and good for
+        /// `blob_redirect_secs`. Clients must reach the bucket by the address that the server has for it. Who may read
+        /// is decided before. HEAD is answered by the server, which also reads what it needs itself.
+        blob_redirect: bool = "false";
+        /// How long such a URL is good, in seconds; at most 604800.
+        blob_redirect_secs: Positive = "1200";
+    }
+    "Secrets" {
+        /// The file with the master key (64 hex digits, `openssl rand -hex 32`) that everything sealed or derived
+        /// hangs on. Without it the first start makes `master.key` in the data folder. Servers that share a database
+        /// share the key: one with another is refused.
+        master_key_file: Option<PathBuf> = "";
     }
     "TLS" {
         /// The operator's certificate (PEM, with its chain). Without it the server makes a CA under `data/tls` and

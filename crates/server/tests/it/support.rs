@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use portolan_server::settings::{BlobPlace, DatabaseUrl, Positive, SecretText};
+use portolan_server::sink::LogTarget;
 use portolan_server::{RunningServer, Server, Settings};
-use portolan_testkit::Site;
+use portolan_testkit::bucket::{self, Bucket};
+use portolan_testkit::{Site, postgres};
 
 /// A server on free ports in a folder of its own, with a client for it.
 pub(crate) struct TestServer {
@@ -15,12 +18,31 @@ pub(crate) struct TestServer {
 
 /// Defaults on free ports: TLS and plain HTTP.
 pub(crate) fn settings(data: &Path) -> Settings {
-    Settings {
+    let mut settings = Settings {
         data: data.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         listen_http: Some(([127, 0, 0, 1], 0).into()),
+        // Those tests that read them give them a file.
+        access_log: LogTarget::None,
+        audit_log: LogTarget::None,
+        // The same for the same folder, when the suite is run on PostgreSQL.
+        database: postgres::chosen_for(data).map(|url| DatabaseUrl(url.into())),
+        database_readers: Positive(2),
         ..Settings::defaults().unwrap()
+    };
+    if let Some(bucket) = bucket::chosen_for(data) {
+        keep_in(&mut settings, &bucket);
     }
+    settings
+}
+
+/// Keep blobs in a bucket.
+pub(crate) fn keep_in(settings: &mut Settings, bucket: &Bucket) {
+    settings.blobs = Some(BlobPlace(bucket.url.clone()));
+    settings.blob_endpoint = Some(bucket.endpoint.clone());
+    settings.blob_account = bucket.account.clone();
+    settings.blob_secret = bucket.secret.clone().map(|secret| SecretText(secret.into()));
+    settings.blob_credentials_file = bucket.credentials_file.clone();
 }
 
 impl TestServer {

@@ -71,6 +71,11 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
             return Ok(response);
         }
     };
+    if let Some(lifetime) = call.redirect
+        && let Some(url) = call.service.blobs.signed_url(&digest, lifetime).await?
+    {
+        return elsewhere(&url, &text);
+    }
     let length = part.end - part.start;
     let body = match length {
         0 => Body::empty(),
@@ -85,6 +90,16 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, OCTETS);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(response)
+}
+
+/// The storage itself gives the blob, whole or a range of it, as the client asks. The answer
+/// must not outlive the URL in it.
+fn elsewhere(url: &str, digest: &str) -> Result<Response, Error> {
+    let mut response = respond::empty(StatusCode::TEMPORARY_REDIRECT);
+    set(&mut response, header::LOCATION, url)?;
+    set(&mut response, CONTENT_DIGEST, digest)?;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod range;
 mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -35,6 +36,8 @@ struct Call<'a> {
     registry: Arc<Registry>,
     ctx: Ctx,
     parts: &'a Parts,
+    /// How long a URL of the storage is good that a blob's GET is sent to, when it is.
+    redirect: Option<Duration>,
 }
 
 /// Answer a request to `/v2/…`.
@@ -96,7 +99,8 @@ async fn serve(app: &Arc<App>, parts: &Parts, body: axum::body::Body) -> Result<
     let route = path::parse(&path)?;
     let registry = registry(app, parts)?;
     let ctx = caller::data_plane(app, &registry, parts)?;
-    let call = Call { service: &app.service, registry, ctx, parts };
+    let redirect = app.settings.blob_redirect.then(|| app.settings.blob_redirect_secs.secs());
+    let call = Call { service: &app.service, registry, ctx, parts, redirect };
     match (&parts.method, route) {
         (&Method::GET | &Method::HEAD, Route::Base) => base(&call),
         (&Method::GET | &Method::HEAD, Route::Catalog) => list::catalog(&call).await,
