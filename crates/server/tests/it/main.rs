@@ -8,6 +8,8 @@
 mod acr;
 mod arm;
 mod boot;
+mod bounds;
+mod buckets;
 mod builds;
 mod drain;
 mod early;
@@ -15,10 +17,21 @@ mod faults;
 mod hostile;
 mod identity;
 mod limits;
+mod logs;
+mod metrics;
+mod otel;
 mod process;
+mod rates;
 mod settings;
+mod slow;
 mod support;
 mod tls;
 mod tokens;
 mod transfer;
 mod v2;
+
+/// What clients see does not depend on where the metadata is.
+#[test]
+fn the_same_on_postgres() {
+    portolan_testkit::postgres::again(&["v2::", "acr::", "arm::", "tokens::", "builds::"], &[]);
+}
