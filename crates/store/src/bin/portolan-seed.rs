@@ -89,7 +89,9 @@ fn put(tx: &mut dyn Tx, plan: &Plan, n: u64) -> Result<(), StoreError> {
     let broken = |_| StoreError::Corrupt("the plan makes a name that is none".into());
     let name: RepoName = name.parse().map_err(broken)?;
     let tags: Vec<Tag> = (n..n + TAGS_EACH)
-        .map(|n| format!("t{n:07}").parse().map_err(|_| StoreError::Corrupt("the plan makes a tag that is none".into())))
+        .map(|n| {
+            format!("t{n:07}").parse().map_err(|_| StoreError::Corrupt("the plan makes a tag that is none".into()))
+        })
         .collect::<Result<_, _>>()?;
     let now = plan.begin.plus(Duration::from_micros(n));
     let hlc = now.0;

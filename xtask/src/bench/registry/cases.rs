@@ -172,7 +172,7 @@ pub(super) async fn prepare(server: &Server) -> Result<()> {
 
 /// What the case `mount` mounts.
 fn mounted(n: u64) -> Bytes {
-    content(64, 1 << 60 | n % MOUNT_BLOBS)
+    content(64, (1 << 60) | (n % MOUNT_BLOBS))
 }
 
 /// GET; the length of what comes, which must be `len` if that is known.
@@ -238,8 +238,10 @@ impl Case {
             }
             Operation::SmallGet => {
                 let path = blob(&content(SMALL_BYTES, 1));
-                drive(server, conns, time, async |client, _| get(client, &path, &[], StatusCode::OK, Some(SMALL_BYTES)).await)
-                    .await
+                drive(server, conns, time, async |client, _| {
+                    get(client, &path, &[], StatusCode::OK, Some(SMALL_BYTES)).await
+                })
+                .await
             }
             Operation::Range => {
                 let path = blob(&content(MEDIUM_BYTES, 2));

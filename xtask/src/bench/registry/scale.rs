@@ -288,7 +288,10 @@ impl Scale {
     pub(super) fn report(&self) -> Vec<Value> {
         let [few, many] = &self.stores;
         println!();
-        println!("With {} tags in {} repositories, and with {} in {}:", few.tags, few.repositories, many.tags, many.repositories);
+        println!(
+            "With {} tags in {} repositories, and with {} in {}:",
+            few.tags, few.repositories, many.tags, many.repositories
+        );
         println!();
         println!("| operation | CPU µs/op, few | many | CPU × | p50 ms, few | many | p99 ms, many | ops/s, many |");
         println!("|---|--:|--:|--:|--:|--:|--:|--:|");
@@ -302,7 +305,11 @@ impl Scale {
             match ask.compares() {
                 true => println!(
                     "| {name} | {:.1} | {:.1} | {:.2} | {:.3} | {:.3} | {p99:.3} | {rate:.1} |",
-                    cpu[0], cpu[1], cpu[1] / cpu[0].max(0.001), p50[0], p50[1]
+                    cpu[0],
+                    cpu[1],
+                    cpu[1] / cpu[0].max(0.001),
+                    p50[0],
+                    p50[1]
                 ),
                 false => println!("| {name} |  | {:.1} |  |  | {:.3} | {p99:.3} | {rate:.1} |", cpu[1], p50[1]),
             }
