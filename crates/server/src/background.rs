@@ -33,6 +33,11 @@ pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
             }
         });
     }
+    // Until the very end: requests that are finished while the server drains count on it.
+    let keeping_up = app.clone();
+    timers.spawn(async move {
+        keeping_up.service.keep_up(|text| keeping_up.tasks.heard(text)).await;
+    });
     let gc_period = app.settings.gc_interval_secs.secs();
     every(&mut timers, app, "collect garbage", gc_period, |app| async move { collect(&app).await });
     timers

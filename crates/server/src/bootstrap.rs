@@ -1,7 +1,7 @@
 //! What only a first start makes: the master key and the owner's credentials.
 //!
-//! `master.key` (mode 0600) is what every key and derived password hangs on; a data folder
-//! whose database is there without it is not opened. `bootstrap.json` (mode 0600) holds
+//! `master.key` (mode 0600) is what every key and derived password hangs on; a database that
+//! has one is not opened without it, or with another. Servers that share a database share it. `bootstrap.json` (mode 0600) holds
 //! the owner's credentials. It is on disk before the database takes them up, so that a
 //! crash in between leaves a file whose credentials the next start makes good, and never a
 //! server that nobody can sign in to.
@@ -21,20 +21,32 @@ use crate::files;
 /// The largest of these files read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Read the master key, or make it on the first start.
-pub(crate) fn master_key(data: &Path, database: &Path) -> anyhow::Result<MasterKey> {
+/// Read the master key; `None` before the first start. `named`: the operator's file, which
+/// must be there.
+pub(crate) fn read_master_key(data: &Path, named: Option<&Path>) -> anyhow::Result<Option<MasterKey>> {
+    let path = named.map_or_else(|| data.join("master.key"), Path::to_owned);
+    let at = path.display();
+    match files::read(&path, FILE_BYTES_MAX).with_context(|| format!("read {at}"))? {
+        Some(text) => match unhex(text.trim_ascii()) {
+            Some(bytes) => Ok(Some(MasterKey::new(&bytes))),
+            None => bail!("{at} is damaged: it must hold 64 hex digits; restore it from a backup"),
+        },
+        None if named.is_some() => {
+            bail!("{at} (setting master_key_file) is missing; hint: `openssl rand -hex 32` makes a new key")
+        }
+        None => Ok(None),
+    }
+}
+
+/// Make the master key of a database that has none yet. `used`: what is there of one that
+/// has, in words.
+pub(crate) fn make_master_key(data: &Path, used: Option<&str>) -> anyhow::Result<MasterKey> {
     let path = data.join("master.key");
     let at = path.display();
-    if let Some(text) = files::read(&path, FILE_BYTES_MAX).with_context(|| format!("read {at}"))? {
-        let Some(bytes) = unhex(text.trim_ascii()) else {
-            bail!("{at} is damaged: it must hold 64 hex digits; restore it from a backup");
-        };
-        return Ok(MasterKey::new(&bytes));
-    }
-    if database.exists() {
+    if let Some(used) = used {
         bail!(
-            "{at} is missing, but {} is there; restore the key from a backup: without it no stored key or password can be used",
-            database.display()
+            "{at} is missing, but {used}; restore the key from a backup, or copy it from another server on this \
+             database: without it no stored key or password can be used"
         );
     }
     let bytes = MasterKey::generate().context("make the master key")?;
@@ -110,7 +122,8 @@ impl Bootstrap {
 /// names the server's present address.
 ///
 /// A file that the operator has removed after the first start is not made again: its
-/// secret is kept nowhere else.
+/// secret is kept nowhere else. For the same reason only the first server of a database has
+/// the file; another makes neither an owner nor a file.
 pub(crate) async fn ensure(
     service: &Service,
     path: &Path,
@@ -118,8 +131,15 @@ pub(crate) async fn ensure(
     ca_file: Option<PathBuf>,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let on_disk = Bootstrap::read(path)?;
+    let mut on_disk = Bootstrap::read(path)?;
     let adopted = !service.needs_bootstrap();
+    if adopted && on_disk.as_ref().is_some_and(|file| file.tenant_id != service.tenant_id()) {
+        let aside = path.with_extension("json.old");
+        std::fs::rename(path, &aside).with_context(|| format!("put {} aside", path.display()))?;
+        tracing::warn!(file = %aside.display(), "these credentials are of another database's owner; put aside");
+        on_disk = None;
+    }
+    let made_here = on_disk.is_none();
     let wanted = match on_disk.clone() {
         Some(file) => Bootstrap { server: server.to_owned(), ca_file, ..file },
         None if adopted => return Ok(()),
@@ -135,7 +155,14 @@ pub(crate) async fn ensure(
             client_id: wanted.client_id,
             client_secret: Secret::new(wanted.client_secret),
         };
-        service.adopt_bootstrap(&owner, now).await.context("take up the owner's credentials")?;
+        match service.adopt_bootstrap(&owner, now).await {
+            // Another server on this database was first: its credentials are the owner's.
+            Err(e) if made_here && service.is_shared() && e.code == "TenantExists" => {
+                std::fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
+                service.refresh().await.context("read who owns this database")?;
+            }
+            done => done.context("take up the owner's credentials")?,
+        }
     }
     Ok(())
 }
@@ -147,16 +174,22 @@ mod tests {
     #[test]
     fn the_master_key_is_made_once_and_never_beside_a_database() {
         let dir = tempfile::tempdir().unwrap();
-        let database = dir.path().join("db");
-        let key = master_key(dir.path(), &database).unwrap();
-        std::fs::write(&database, "").unwrap();
-        let again = master_key(dir.path(), &database).unwrap();
-        assert_eq!(key.hmac("x", b"y"), again.hmac("x", b"y"));
+        let read = || read_master_key(dir.path(), None);
+        assert!(read().unwrap().is_none());
+        let key = make_master_key(dir.path(), None).unwrap();
+        assert_eq!(key.hmac("x", b"y"), read().unwrap().unwrap().hmac("x", b"y"));
+        let file = dir.path().join("master.key");
+        let named = read_master_key(Path::new("/nowhere"), Some(&file)).unwrap().unwrap();
+        assert_eq!(key.hmac("x", b"y"), named.hmac("x", b"y"));
 
-        std::fs::write(dir.path().join("master.key"), "rubbish").unwrap();
-        assert!(format!("{:#}", master_key(dir.path(), &database).unwrap_err()).contains("damaged"));
-        std::fs::remove_file(dir.path().join("master.key")).unwrap();
-        assert!(format!("{:#}", master_key(dir.path(), &database).unwrap_err()).contains("is missing"));
+        std::fs::write(&file, "rubbish").unwrap();
+        assert!(format!("{:#}", read().unwrap_err()).contains("damaged"));
+        std::fs::remove_file(&file).unwrap();
+        let why = make_master_key(dir.path(), Some("the database is there")).unwrap_err();
+        assert!(format!("{why:#}").contains("is missing, but the database is there"), "{why:#}");
+        assert!(read().unwrap().is_none(), "none is made beside a database");
+        let why = read_master_key(dir.path(), Some(&file)).unwrap_err();
+        assert!(format!("{why:#}").contains("master_key_file"), "{why:#}");
     }
 
     #[test]

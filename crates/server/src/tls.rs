@@ -3,7 +3,8 @@
 //! Own: the first start makes a CA under `data/tls` (`ca.pem` for clients to trust,
 //! `ca.key` mode 0600), and from it a certificate for the server's names (`server.pem`,
 //! `server.key`). The certificate is made anew when it nears its end or its names change,
-//! at start and while running; the CA stays, so that clients trust it once.
+//! at start and while running; the CA stays, so that clients trust it once. Servers on one
+//! database share it ([`share`]).
 //!
 //! `NAME.localhost` needs more: OpenSSL and webpki accept no wildcard right below a name
 //! without a dot. A client that asks for such a name gets a certificate made for it on the
@@ -19,7 +20,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
+use portolan_auth::MasterKey;
+use portolan_store::meta::{Meta, setting};
 use portolan_types::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -240,9 +245,63 @@ fn pair(cert_pem: &str, key_pem: &str) -> anyhow::Result<CertifiedKey> {
         .context("the private key does not belong to the certificate")
 }
 
-/// Our own certificate and key as PEM, made when they are missing, near their end or for
-/// other names.
-fn own(dir: &Path, names: &[String], now: Timestamp) -> anyhow::Result<(String, String)> {
+/// The settings in a shared database that hold its servers' CA.
+const SHARED_CA: &str = "tls_ca";
+const SHARED_CA_KEY: &str = "tls_ca_key";
+const SEAL_PURPOSE: &str = "tls-ca";
+
+/// Servers on one database have one CA, so that clients trust all of them: the first leaves
+/// its own in the database, the key sealed under the master key, and one that has none yet
+/// takes it from there. Nothing is done with the operator's certificate. A server that had
+/// a CA of its own before keeps it.
+pub(crate) async fn share(settings: &Settings, meta: &Meta, master: &MasterKey, now: Timestamp) -> anyhow::Result<()> {
+    if settings.tls_cert.is_some() && settings.tls_key.is_some() {
+        return Ok(());
+    }
+    let dir = settings.data.join("tls");
+    files::private_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let (ca_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
+    let is_new = !ca_path.exists() && !key_path.exists() && !dir.join("server.pem").exists();
+    let known = meta.read(|tx| setting::get(tx, SHARED_CA)).await?;
+    if known.is_none() || !is_new {
+        ca_files(&dir, now)?;
+    }
+    let ca = match known {
+        Some(ca) => ca,
+        None => {
+            let (own, key) = (read_pem(&ca_path)?, read_pem(&key_path)?);
+            let sealed = STANDARD.encode(master.seal(SEAL_PURPOSE, SHARED_CA, key.as_bytes())?);
+            let put = meta.write(move |tx| match setting::get(tx, SHARED_CA)? {
+                // Another was first.
+                Some(theirs) => Ok(theirs),
+                None => {
+                    setting::put(tx, SHARED_CA, &own)?;
+                    setting::put(tx, SHARED_CA_KEY, &sealed)?;
+                    Ok::<_, portolan_store::Error>(own)
+                }
+            });
+            put.await?
+        }
+    };
+    if read_pem(&ca_path).is_ok_and(|own| own == ca) {
+        return Ok(());
+    }
+    if !is_new {
+        tracing::warn!(
+            ca = %ca_path.display(),
+            "this server has another CA than the others on its database: clients must trust both, or remove the folder"
+        );
+        return Ok(());
+    }
+    let sealed = meta.read(|tx| setting::get(tx, SHARED_CA_KEY)).await?.context("the shared CA has no key")?;
+    let sealed = STANDARD.decode(sealed).context("the shared CA's key is damaged")?;
+    let key = master.open(SEAL_PURPOSE, SHARED_CA, &sealed).context("the shared CA's key does not open")?;
+    files::replace(&key_path, &key, 0o600).with_context(|| format!("write {}", key_path.display()))?;
+    files::replace(&ca_path, ca.as_bytes(), 0o644).with_context(|| format!("write {}", ca_path.display()))
+}
+
+/// Make sure that the CA's files are in `dir`.
+fn ca_files(dir: &Path, now: Timestamp) -> anyhow::Result<()> {
     files::private_dir(dir).with_context(|| format!("make {}", dir.display()))?;
     let (ca_path, ca_key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
     if !ca_path.exists() || !ca_key_path.exists() {
@@ -258,7 +317,14 @@ fn own(dir: &Path, names: &[String], now: Timestamp) -> anyhow::Result<(String, 
             .with_context(|| format!("write {}", ca_key_path.display()))?;
         files::replace(&ca_path, ca.as_bytes(), 0o644).with_context(|| format!("write {}", ca_path.display()))?;
     }
-    let ca = read_pem(&ca_path)?;
+    Ok(())
+}
+
+/// Our own certificate and key as PEM, made when they are missing, near their end or for
+/// other names.
+fn own(dir: &Path, names: &[String], now: Timestamp) -> anyhow::Result<(String, String)> {
+    ca_files(dir, now)?;
+    let ca = read_pem(&dir.join("ca.pem"))?;
     let (cert_path, key_path) = (dir.join("server.pem"), dir.join("server.key"));
     if let (Ok(cert), Ok(key)) = (read_pem(&cert_path), read_pem(&key_path))
         && is_good(&cert, names, now)

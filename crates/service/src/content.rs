@@ -10,8 +10,8 @@ use portolan_auth::access::Principal;
 use portolan_store::meta::event::{self, Change, Stamp};
 use portolan_store::meta::{Meta, Tx};
 use portolan_types::{Digest, Timestamp, UploadId};
-use tracing::Instrument;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tracing::Instrument;
 
 use crate::cache::{Caches, Evict};
 use crate::ctx::with_request_id;

@@ -166,13 +166,13 @@ impl Service {
         self.expire_uploads(now, &mut collected).await?;
         let mut seen = 0;
         while seen < ROUND_ITEMS_MAX {
+            // A claim counts from when it is made, not from when a long round began.
+            let now = if shared { now.plus(begun.elapsed()) } else { now };
             let batch = self.meta.read(move |tx| gc::due(tx, now, BATCH_ITEMS_MAX).map_err(Error::from)).await?;
             // Another server may have taken over in the middle of a long round.
             if batch.is_empty() || !self.collects().await? {
                 break;
             }
-            // A claim counts from when it is made.
-            let now = if shared { now.plus(begun.elapsed()) } else { now };
             seen += batch.len();
             collected.reviews += batch.len() as u64;
             let failed_before = collected.failed;

@@ -36,7 +36,8 @@ impl Service {
             // Until every server knows a new key, the one before it signs.
             let young = |key: &KeyRow| now.since(key.created) < KEY_SETTLE;
             let unsettled = rows.len() > 1 && rows.first().is_some_and(young);
-            if unsettled && let Some(at) = rows.iter().position(|key| !young(key)) {
+            if unsettled {
+                let at = rows.iter().position(|key| !young(key)).unwrap_or(rows.len() - 1);
                 rows[..=at].rotate_right(1);
             }
             own.unsettled.store(unsettled, Ordering::Relaxed);

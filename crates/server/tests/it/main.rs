@@ -28,6 +28,7 @@ mod support;
 mod tls;
 mod tokens;
 mod transfer;
+mod two_servers;
 mod v2;
 
 /// What clients see does not depend on where the metadata is.

@@ -11,7 +11,8 @@ use portolan_auth::{Authority, MasterKey};
 use portolan_store::blob::{Blobs, ByteStream, FsBlobs};
 use portolan_store::meta::group::GroupRow;
 use portolan_store::meta::registry::RegistryRow;
-use portolan_store::meta::{self, Meta, Tx};
+use portolan_store::meta::{self, Meta, PostgresConfig, Tx};
+use portolan_testkit::postgres;
 use portolan_types::{Digest, Reference, RepoName, ResourceId, Timestamp, media_type};
 use serde_json::{Value, json};
 
@@ -93,15 +94,24 @@ fn registry(id: i64, name: &str) -> Arc<Registry> {
     })
 }
 
+/// In SQLite, or in PostgreSQL when the suite is run on that.
+fn open_meta(path: &Path) -> Meta {
+    let meta = match postgres::chosen_for(path) {
+        Some(url) => Meta::open_postgres(&PostgresConfig { readers: 2, ..PostgresConfig::new(url) }),
+        None => Meta::open_sqlite(path),
+    };
+    meta.unwrap()
+}
+
 async fn open(dir: &Path, blobs: Option<Arc<dyn Blobs>>) -> Service {
-    let meta = Meta::open_sqlite(&dir.join("meta.db")).unwrap();
+    let meta = open_meta(&dir.join("meta.db"));
     let blobs = blobs.unwrap_or_else(|| Arc::new(FsBlobs::open(&dir.join("blobs")).unwrap()));
     let authority = Arc::new(Authority::new(MasterKey::new(&[7; 32])));
     Service::open(meta, blobs, authority, ServiceConfig::default()).await.unwrap()
 }
 
 /// The rows of the two registries: numbers 1 and 2.
-async fn seed(service: &Service) {
+pub(super) async fn seed(service: &Service) {
     let seed = |tx: &mut dyn Tx| {
         let (created, updated) = (start(), start());
         let group =
@@ -130,6 +140,11 @@ async fn seed(service: &Service) {
 }
 
 impl World {
+    /// Around a service that has the two registries.
+    pub(super) fn around(service: Arc<Service>, dir: Arc<tempfile::TempDir>) -> World {
+        World { service, registry: registry(1, "first"), other: registry(2, "second"), dir }
+    }
+
     pub(super) async fn new() -> World {
         World::with_blobs(|fs| Arc::new(fs)).await
     }

@@ -15,7 +15,7 @@ use super::{RowExt, Tx, Value, blob, manifest, peer, repo};
 use crate::{Error, Result};
 
 /// How long a blob is left alone that somebody is just pushing.
-const PUSH_WAIT: Duration = Duration::from_secs(60);
+const PUSH_WAIT: Duration = Duration::from_secs(1);
 
 /// Something to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
