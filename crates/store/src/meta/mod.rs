@@ -30,6 +30,8 @@ pub mod blob;
 pub mod cache_rule;
 pub mod check;
 pub mod event;
+#[doc(hidden)]
+pub mod faults;
 pub mod gc;
 pub mod group;
 mod job;
@@ -105,6 +107,8 @@ pub enum Notice {
 #[derive(Clone)]
 pub struct Meta {
     engine: Arc<Engine>,
+    /// What is to fail, in tests.
+    faults: Option<Arc<faults::Faults>>,
 }
 
 struct Engine {
@@ -154,7 +158,7 @@ impl Meta {
     pub fn open_sqlite(path: &Path) -> Result<Meta> {
         let stats = Arc::new(MetaStats::default());
         let threads = sqlite::open(path, schema::MIGRATIONS, &stats)?;
-        Ok(Meta { engine: Arc::new(Engine { name: "sqlite", threads, shared: None, stats }) })
+        Ok(Meta { engine: Arc::new(Engine { name: "sqlite", threads, shared: None, stats }), faults: None })
     }
 
     /// Connect to a PostgreSQL database that any number of servers share, and bring its
@@ -167,7 +171,7 @@ impl Meta {
     pub fn open_postgres(config: &PostgresConfig) -> Result<Meta> {
         let stats = Arc::new(MetaStats::default());
         let (threads, shared) = postgres::open(config, schema::MIGRATIONS, &stats)?;
-        Ok(Meta { engine: Arc::new(Engine { name: "postgres", threads, shared: Some(shared), stats }) })
+        Ok(Meta { engine: Arc::new(Engine { name: "postgres", threads, shared: Some(shared), stats }), faults: None })
     }
 
     /// Whether other servers may be at work on this database: then what is kept in memory
@@ -203,7 +207,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let counted = Counted::begin(&self.engine);
-        let (job, answer) = job::asynchronous(f);
+        let (job, answer) = job::asynchronous(self.planned(f));
         let work = async {
             self.engine.threads.readers.send(job).await?;
             Ok(answer.await)
@@ -223,7 +227,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let counted = Counted::begin(&self.engine);
-        let (job, answer) = job::asynchronous(self.timed(f, &counted));
+        let (job, answer) = job::asynchronous(self.timed(self.planned(f), &counted));
         let work = async {
             self.engine.threads.writer.send(job).await?;
             Ok(answer.await)
@@ -231,7 +235,7 @@ impl Meta {
         let span = tracing::trace_span!(target: "portolan::trace", "db.write", engine = self.engine.name);
         let answer: Result<_, Error> = if span.is_disabled() { work.await } else { work.instrument(span).await };
         let answered = matches!(answer, Ok(Ok(_)));
-        counted.end(|stats| &stats.writes, answered, flat(answer))
+        self.committed(counted.end(|stats| &stats.writes, answered, flat(answer)))
     }
 
     /// [`Meta::read`] for a thread that may block. Not for async code.
@@ -242,7 +246,7 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let counted = Counted::begin(&self.engine);
-        let (job, answer) = job::blocking(f);
+        let (job, answer) = job::blocking(self.planned(f));
         let answer = self.engine.threads.readers.send_blocking(job).map(|()| answer.recv());
         let answered = matches!(answer, Ok(Ok(_)));
         counted.end(|stats| &stats.reads, answered, flat(answer))
@@ -256,10 +260,10 @@ impl Meta {
         E: From<Error> + Send + 'static,
     {
         let counted = Counted::begin(&self.engine);
-        let (job, answer) = job::blocking(self.timed(f, &counted));
+        let (job, answer) = job::blocking(self.timed(self.planned(f), &counted));
         let answer = self.engine.threads.writer.send_blocking(job).map(|()| answer.recv());
         let answered = matches!(answer, Ok(Ok(_)));
-        counted.end(|stats| &stats.writes, answered, flat(answer))
+        self.committed(counted.end(|stats| &stats.writes, answered, flat(answer)))
     }
 
     /// `f`, noting how long it waited for its turn.
@@ -273,6 +277,37 @@ impl Meta {
         move |tx: &mut dyn Tx| {
             stats.waits.record(queued.elapsed());
             f(tx)
+        }
+    }
+
+    /// The same store, failing as the plan says. For tests.
+    #[doc(hidden)]
+    pub fn with_faults(&self, faults: &Arc<faults::Faults>) -> Meta {
+        Meta { engine: Arc::clone(&self.engine), faults: Some(Arc::clone(faults)) }
+    }
+
+    /// `f` under the plan, if there is one.
+    fn planned<T, E, F>(&self, f: F) -> impl FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+        T: 'static,
+        E: From<Error> + 'static,
+    {
+        let faults = self.faults.clone();
+        move |tx: &mut dyn Tx| {
+            let Some(faults) = &faults else { return f(tx) };
+            faults.pass(faults::Point::Begin)?;
+            let value = f(&mut faults::Planned { tx, faults })?;
+            faults.pass(faults::Point::Commit)?;
+            Ok(value)
+        }
+    }
+
+    /// What a caller is told of a transaction that was committed.
+    fn committed<T, E: From<Error>>(&self, result: Result<T, E>) -> Result<T, E> {
+        match (&self.faults, &result) {
+            (Some(faults), Ok(_)) => faults.pass(faults::Point::AfterCommit).map_err(E::from).and(result),
+            _ => result,
         }
     }
 
