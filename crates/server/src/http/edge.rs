@@ -28,7 +28,7 @@ use super::error::{self, Note, OciRim};
 use super::intake::Intake;
 use super::metrics::Limit;
 use super::route::Route;
-use super::{Conn, Door, Live, RequestId, Response, Who, dispatch};
+use super::{Conn, Door, Live, RequestId, Response, Who, dispatch, host};
 use crate::app::App;
 use crate::otel;
 use crate::pace::Demand;
@@ -274,7 +274,7 @@ struct End {
 
 /// Headers that the logs repeat.
 struct Client {
-    host: Option<HeaderValue>,
+    host: Option<Box<str>>,
     agent: Option<HeaderValue>,
     /// The trace that the client says this is part of.
     trace: Option<Box<str>>,
@@ -298,7 +298,7 @@ impl End {
         let route = Route::of(door, path);
         let headers = &parts.headers;
         let client = (app.access.is_on() || app.audit.is_on()).then(|| Client {
-            host: headers.get(header::HOST).cloned(),
+            host: host::of(parts).map(Into::into),
             agent: headers.get(header::USER_AGENT).cloned(),
             trace: otel::trace_id(headers).map(Into::into),
             has_credentials: headers.contains_key(header::AUTHORIZATION),
@@ -322,7 +322,7 @@ impl End {
             otel::follow(&span, headers);
             span.record("otel.name", format!("{} {}", parts.method, route.as_str()));
             span.record("client.address", conn.peer.ip().to_string());
-            if let Some(host) = headers.get(header::HOST).and_then(|h| h.to_str().ok()) {
+            if let Some(host) = host::of(parts) {
                 span.record("server.address", host);
             }
         }
@@ -372,8 +372,7 @@ impl End {
         }
         line.maybe("code", self.code);
         if matches!(self.door, Door::V2 | Door::Acr | Door::Oauth2) {
-            let host = client.host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or_default();
-            let registry = self.app.service.registry_by_host(host);
+            let registry = self.app.service.registry_by_host(client.host.as_deref().unwrap_or_default());
             line.maybe("registry", registry.as_ref().map(|r| r.name.as_str()));
             let (repository, reference) = self.route.subject(self.uri.path());
             line.maybe("repository", repository).maybe("reference", reference);

@@ -86,7 +86,7 @@ async fn a_draining_server_is_alive_and_not_ready() {
     let ending = tokio::spawn(t.server.shutdown());
     app.drain.begun().await;
     for (page, status) in [("/healthz", 200), ("/readyz", 503)] {
-        let req = http::Request::get(page).body(axum::body::Body::empty()).unwrap();
+        let req = http::Request::get(page).header("host", "x").body(axum::body::Body::empty()).unwrap();
         assert_eq!(portolan_server::http::dispatch(app.clone(), req).await.status(), status, "{page}");
     }
     stream.write_all(b"grant_type").await.unwrap();

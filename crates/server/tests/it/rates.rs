@@ -106,7 +106,7 @@ async fn wrong_passwords_close_the_door_for_a_while() {
 #[tokio::test]
 async fn without_a_rate_nobody_is_counted() {
     let t = TestServer::start_with(|s| s.rate_failed_sign_ins_per_min = 0).await;
-    let login = t.site.make_registry("free").await.unwrap();
+    let login = t.site.make_registry("freely").await.unwrap();
     let token = t.site.token(&login, "repository:a:pull").await.unwrap();
     for _ in 0..50 {
         let res = t.site.registry(&login, &token, Method::GET, "/v2/").send().await.unwrap();
