@@ -155,6 +155,16 @@ impl Cluster {
         self.folder.join("data")
     }
 
+    /// Write a file that only the server can read into its data folder.
+    pub fn put(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        std::fs::write(&path, text).expect("write a file for PostgreSQL");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("close the file");
+        if let Some((uid, gid)) = self.owner {
+            chown(&path, Some(uid), Some(gid)).expect("give the file to PostgreSQL's user");
+        }
+    }
+
     /// What the server wrote into its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()

@@ -7,3 +7,8 @@ mod groups;
 mod identity;
 mod registries;
 mod support;
+
+#[test]
+fn the_same_on_postgres() {
+    portolan_testkit::postgres::again(&[], &[]);
+}

@@ -9,7 +9,8 @@ use portolan_service::registries::RegistryInput;
 use portolan_service::tokens::SignIn;
 use portolan_service::{Ctx, Reach, Registry, Service, ServiceConfig, Sku};
 use portolan_store::blob::FsBlobs;
-use portolan_store::meta::Meta;
+use portolan_store::meta::{Meta, PostgresConfig};
+use portolan_testkit::postgres;
 use portolan_types::{GroupName, RegistryName, Timestamp};
 use serde_json::{Value, json};
 
@@ -85,7 +86,12 @@ impl Site {
 
 /// Open the store in `dir`, as a start of the server does.
 pub(crate) async fn open(dir: &std::path::Path, config: ServiceConfig) -> Service {
-    let meta = Meta::open_sqlite(&dir.join("portolan.db")).unwrap();
+    let path = dir.join("portolan.db");
+    let meta = match postgres::chosen_for(&path) {
+        Some(url) => Meta::open_postgres(&PostgresConfig { readers: 2, ..PostgresConfig::new(url) }),
+        None => Meta::open_sqlite(&path),
+    };
+    let meta = meta.unwrap();
     let blobs = Arc::new(FsBlobs::open(&dir.join("content")).unwrap());
     let authority = Arc::new(Authority::new(MasterKey::new(&[9; 32])));
     Service::open(meta, blobs, authority, config).await.unwrap()
