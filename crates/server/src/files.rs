@@ -51,6 +51,21 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The name that a server has by its data folder, for other servers on its database. It is
+/// made once; a copy of the folder must not keep it.
+pub(crate) fn name_of(data: &Path) -> io::Result<String> {
+    let path = data.join("server.id");
+    if let Some(name) = read(&path, 64)?
+        && let Ok(name) = String::from_utf8(name)
+        && let Ok(name) = uuid::Uuid::try_parse(name.trim())
+    {
+        return Ok(name.to_string());
+    }
+    let name = uuid::Uuid::new_v4().to_string();
+    replace(&path, format!("{name}\n").as_bytes(), 0o600)?;
+    Ok(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

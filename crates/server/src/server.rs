@@ -112,6 +112,7 @@ impl Server {
         let (blob_stats, blobs): (_, Arc<dyn Blobs>) = (measured.stats(), Arc::new(measured));
         let public = public_authority(&settings, https);
         let config = ServiceConfig {
+            server: Some(files::name_of(&data).context("name this server")?),
             region: settings.region.clone(),
             domain: settings.domain.as_ref().map(|d| d.0.clone()),
             other_authorities: other_authorities(&public, https, http),

@@ -17,7 +17,8 @@
 //! after the last time; what it has in hand hangs on that row (`store::meta::peer`):
 //! content on its way in ([`crate::push`]) and uploads it writes to. A server that was taken
 //! for dead and lives finds its rows gone, and begins anew what it was doing. Nobody's clock
-//! decides whether a commit is right; clocks that differ by more than a minute cost retries.
+//! decides whether a commit is right; clocks that differ by more than some seconds cost
+//! retries. A server that is started again on its folder ends at once what it had in hand.
 //!
 //! **Who works.** One server collects garbage at a time: the one with the duty
 //! ([`DUTY`]), which another takes over when it is not renewed. Two at once would do no harm.
@@ -37,9 +38,9 @@ use crate::service::Service;
 use crate::{Error, Result};
 
 /// How long a server is taken for alive after it was last heard of.
-pub const LIFE: Duration = Duration::from_secs(60);
+pub const LIFE: Duration = Duration::from_secs(20);
 /// How often a server is heard of.
-pub const BEAT: Duration = Duration::from_secs(10);
+pub const BEAT: Duration = Duration::from_secs(4);
 /// How often the version of what is kept in memory is looked at.
 pub const LOOK: Duration = Duration::from_millis(500);
 /// How long a duty stays with a server that does not renew it.
@@ -64,12 +65,22 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Make this server known.
-    pub(crate) async fn join(meta: &Meta) -> Result<Arc<Peer>> {
-        let peer =
-            Peer { id: Uuid::new_v4().to_string(), numbers: Numbers::default(), unsettled: AtomicBool::new(false) };
+    /// Make this server known, and end what it had in hand at an earlier start.
+    pub(crate) async fn join(meta: &Meta, name: Option<&str>) -> Result<Arc<Peer>> {
+        let start = Uuid::new_v4();
+        let id = name.map_or_else(|| start.to_string(), |name| format!("{name}/{start}"));
+        let peer = Peer { id, numbers: Numbers::default(), unsettled: AtomicBool::new(false) };
         let (id, now) = (peer.id.clone(), Timestamp::now());
-        meta.write(move |tx| peer::renew(tx, &id, now.plus(LIFE)).map_err(Error::from)).await?;
+        let earlier = name.map(|name| format!("{name}/"));
+        let join = meta.write(move |tx| {
+            for other in peer::all_ids(tx)? {
+                if earlier.as_deref().is_some_and(|earlier| other.starts_with(earlier)) {
+                    peer::leave(tx, &other, now)?;
+                }
+            }
+            peer::renew(tx, &id, now.plus(LIFE)).map_err(Error::from)
+        });
+        join.await?;
         Ok(Arc::new(peer))
     }
 }

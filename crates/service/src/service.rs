@@ -38,6 +38,10 @@ pub struct Service {
 /// How this server is set up, as far as the rules need to know.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
+    /// A name of this server's own that stays the same between its starts: what it had in
+    /// hand when it was killed is given up when it starts again. Only asked for where servers
+    /// share a database.
+    pub server: Option<String>,
     /// The region that rows written here are stamped with.
     pub region: String,
     /// Registries answer at `NAME.<domain>[:port]`; without one, see
@@ -68,6 +72,7 @@ pub struct ServiceConfig {
 impl Default for ServiceConfig {
     fn default() -> ServiceConfig {
         ServiceConfig {
+            server: None,
             region: "local".to_owned(),
             domain: None,
             public_authority: "localhost:8443".to_owned(),
@@ -109,7 +114,7 @@ impl Service {
     ) -> Result<Service> {
         check_master_key(&meta, &authority).await?;
         let peer = match shared {
-            true => Some(Peer::join(&meta).await?),
+            true => Some(Peer::join(&meta, config.server.as_deref()).await?),
             false => None,
         };
         if shared {

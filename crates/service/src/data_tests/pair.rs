@@ -390,6 +390,27 @@ async fn one_server_collects_until_it_is_gone() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_starts_again_gives_up_what_it_had_in_hand() {
+    for engine in BOTH {
+        let Pair { a, b } = Pair::new(engine).await;
+        let start = |name: &str| {
+            let authority = Arc::new(Authority::new(MasterKey::new(&[7; 32])));
+            let config = ServiceConfig { server: Some(name.to_owned()), ..ServiceConfig::default() };
+            Service::open_as(true, b.service.meta.clone(), b.service.blobs.clone(), authority, config)
+        };
+        let (one, two) = (start("one").await.unwrap(), start("two").await.unwrap());
+        let id = a.service.start_upload(&ctx(), &a.registry, &repo("app")).await.unwrap();
+        let other = a.service.start_upload(&ctx(), &a.registry, &repo("app")).await.unwrap();
+        std::mem::forget(one.claim_upload(id).await.unwrap().unwrap());
+        std::mem::forget(two.claim_upload(other).await.unwrap().unwrap());
+        assert!(a.service.claim_upload(id).await.unwrap().is_none());
+        start("one").await.unwrap();
+        assert!(a.service.claim_upload(id).await.unwrap().is_some());
+        assert!(a.service.claim_upload(other).await.unwrap().is_none(), "the other lives");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_registry_is_known_to_the_other_without_a_request() {
     for engine in BOTH {

@@ -22,6 +22,11 @@ pub fn renew(tx: &mut dyn Tx, server: &str, until: Timestamp) -> Result<()> {
     Ok(())
 }
 
+/// Every server that has a row.
+pub fn all_ids(tx: &mut dyn Tx) -> Result<Vec<String>> {
+    all(tx, "SELECT id FROM server ORDER BY id", &[], |row| row.text(0))
+}
+
 /// Whether `server` has a row.
 pub fn is_here(tx: &mut dyn Tx, server: &str) -> Result<bool> {
     Ok(one(tx, "SELECT 1 FROM server WHERE id = ?1", &[server.into()], |_| Ok(()))?.is_some())

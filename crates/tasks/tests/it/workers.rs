@@ -151,6 +151,28 @@ async fn a_cancel_reaches_a_worker_elsewhere() {
     assert_eq!(ended(&two, &run.id).await.0.status, RunStatus::Canceled);
 }
 
+/// The lease is renewed, and the wish found in the row, every thousand seconds: the notice is
+/// what the worker hears.
+#[tokio::test]
+async fn a_notice_brings_a_cancel_from_elsewhere_at_once() {
+    let place = Place::new();
+    let shared = TasksConfig { alone: false, lease_secs: 3_000, ..TasksConfig::default() };
+    let one = place.tasks(shared.clone()).await;
+    let two = place.tasks(shared).await;
+    let (runner, mut works) = handed();
+    one.start_workers(1, runner);
+    let run = schedule(&two, &[]).await;
+    let work = works.recv().await.unwrap();
+    two.cancel(REGISTRY, &run.id, Timestamp::now()).await.unwrap();
+    for other in [None, Some(""), Some("run cancel "), Some("run cancel 1"), Some("run cancel x/y"), Some("snapshot")] {
+        one.heard(other);
+    }
+    one.heard(Some(&format!("run cancel {REGISTRY}/{}", run.id)));
+    assert_eq!(work.cancel.raised().await, StopReason::Canceled);
+    work.done.send(Outcome::Stopped).unwrap();
+    assert_eq!(ended(&two, &run.id).await.0.status, RunStatus::Canceled);
+}
+
 #[tokio::test]
 async fn draining_lets_go_and_then_stops() {
     let place = Place::new();
