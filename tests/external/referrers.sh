@@ -86,7 +86,7 @@ layered() {
 oci_manifest=application/vnd.oci.image.manifest.v1+json
 schema=${image/:/-}
 layered application/vnd.dev.cosign.simplesigning.v1+json '{"dev.cosignproject.cosign/signature":"MEUCIQ=="}' >"$work/sig"
-layered application/vnd.dsse.envelope.v1+json '{"dev.cosignproject.cosign/signature":"","predicateType":"https://slsa.dev/provenance/v1"}' >"$work/att"
+layered application/vnd.dsse.envelope.v1+json '{"dev.cosignproject.cosign/signature":"","predicateType":"https://example.com/provenance/v1"}' >"$work/att"
 layered text/spdx+json '{}' >"$work/sbom"
 for kind in sig att sbom; do
     digest=$(put "$schema.$kind" $oci_manifest "$work/$kind")
@@ -107,7 +107,7 @@ artifact() {
 signature=application/vnd.dev.cosign.artifact.sig.v1+json
 bundle=application/vnd.dev.sigstore.bundle.v0.3+json
 artifact $signature '{}' >"$work/signature"
-artifact $bundle '{"dev.sigstore.bundle.content":"dsse-envelope","dev.sigstore.bundle.predicateType":"https://slsa.dev/provenance/v1","org.opencontainers.image.created":"2026-01-02T03:04:05Z"}' >"$work/bundle"
+artifact $bundle '{"dev.sigstore.bundle.content":"dsse-envelope","dev.sigstore.bundle.predicateType":"https://example.com/provenance/v1","org.opencontainers.image.created":"2026-01-02T03:04:05Z"}' >"$work/bundle"
 for kind in signature bundle; do
     digest=sha256:$(sha256sum <"$work/$kind" | cut -d' ' -f1)
     equals "cosign's $kind is pushed by its digest" "$digest" "$(put "$digest" $oci_manifest "$work/$kind")"
@@ -121,7 +121,7 @@ equals "all of them are referrers" "$all" "$(referrers)"
 for kind in $all; do
     equals "of which there is one $kind" "$kind" "$(referrers "?artifactType=$(jq -rn --arg t "$kind" '$t | @uri')")"
 done
-says "the bundle with its predicate" '"dev.sigstore.bundle.predicateType": ?"https://slsa.dev/provenance/v1"' \
+says "the bundle with its predicate" '"dev.sigstore.bundle.predicateType": ?"https://example.com/provenance/v1"' \
     curl "$api/$repo/referrers/$image?artifactType=${bundle//+/%2B}"
 says "oras discovers them" "vnd.dev.sigstore.bundle" oras discover "$there:v1"
 says "and by type" "application/spdx\+json" oras discover --artifact-type application/spdx+json "$there:v1"
