@@ -11,8 +11,8 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to listen.
@@ -254,11 +254,11 @@ impl Drop for Server {
     }
 }
 
-/// A service account that asks nobody for tokens, with a key that can sign.
+/// A service account with a key: it signs its tokens itself, and URLs.
 const GCS_KEY: &str = r#"
 const { privateKey } = require('crypto').generateKeyPairSync('rsa', { modulusLength: 2048,
   privateKeyEncoding: { type: 'pkcs8', format: 'pem' }, publicKeyEncoding: { type: 'spki', format: 'pem' } });
-console.log(JSON.stringify({ type: 'service_account', disable_oauth: true, private_key_id: 'test',
+console.log(JSON.stringify({ type: 'service_account', private_key_id: 'test',
   private_key: privateKey, client_email: 'tests@portolan.example' }));
 "#;
 

@@ -3,7 +3,8 @@
 // Google made that API interchangeable with S3: the same paths, the same XML for lists and
 // for uploads in parts. What differs is how a request is authorised and the names of a few
 // headers, and that is all that is translated here. Keys, bytes, conditions, parts and
-// copies are the S3 server's work. Who asks is not checked: the account's key asks for no token.
+// copies are the S3 server's work. A token or a signature must be there; whether it is right
+// is not checked.
 //
 // usage: node gcs.js PORT S3-PORT ACCESS-KEY SECRET
 const crypto = require('crypto');
@@ -31,6 +32,11 @@ function sign(method, path, query, headers) {
 
 http.createServer((req, res) => {
   const url = new URL(req.url, 'http://gcs');
+  const signed = url.searchParams.has('X-Goog-Signature');
+  if (!signed && !(req.headers.authorization || '').startsWith('Bearer ')) {
+    req.resume();
+    return res.writeHead(403).end();
+  }
   const path = url.pathname.split('/').map((part) => encode(decodeURIComponent(part))).join('/').replace(/%2F/g, '/');
   const query = [...url.searchParams].filter(([name]) => !name.startsWith('X-Goog-'))
     .map(([name, value]) => `${encode(name)}=${encode(value)}`).sort().join('&');

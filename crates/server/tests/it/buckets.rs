@@ -17,7 +17,7 @@ fn the_same_on_s3() {
 
 #[test]
 fn the_same_on_azure() {
-    again(Service::Azure, &["v2::", "builds::a_build_and_the_same_again"], &[]);
+    again(Service::Azure, &["v2::", "builds::contexts_in_blocks_and_logs_in_windows"], &[]);
 }
 
 #[test]
@@ -63,6 +63,7 @@ async fn redirects(service: Service) {
     assert!(part.bytes().await.unwrap() == layer[5000..=70000]);
     // … but not for another one.
     let other = url.replacen(&pushed.layers[0].hex(), &pushed.config.hex(), 1);
+    // … which the translator does not check.
     if service != Service::Gcs {
         assert_eq!(anybody.get(&other).send().await.unwrap().status(), StatusCode::FORBIDDEN);
     }
@@ -120,8 +121,12 @@ async fn a_bucket_that_cannot_be_used() {
         // Azure's keys are base64.
         let said = refusal(&|s| s.blob_secret = Some(SecretText("bm90LXRoaXMtc2VjcmV0".to_owned().into()))).await;
         assert!(said.contains("does not let this server in"), "{said}");
+        if service == Service::Azure {
+            // That nobody answers takes its time to find out, and is found out the same way.
+            continue;
+        }
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let said = refusal(&|s| s.blob_endpoint = Some(format!("http://{nobody}/devstoreaccount1"))).await;
+        let said = refusal(&|s| s.blob_endpoint = Some(format!("http://{nobody}"))).await;
         assert!(said.contains("cannot be reached") || said.contains("did not answer"), "{said}");
     }
     let data = Arc::new(tempfile::tempdir().unwrap());
