@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use portolan_testkit::{Child, Digest, Site};
+use portolan_testkit::{Child, Digest, Site, bucket, postgres};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -538,7 +538,7 @@ impl Load {
                 self.clients.push(client.await.unwrap());
             }
             if round % CHECK_EVERY == 0 || round == rounds {
-                let (code, report, text) = check(&["--data", self.data.to_str().unwrap()]);
+                let (code, report, text) = check(&["--data", self.data.to_str().unwrap(), "--config", self.config.to_str().unwrap()]);
                 assert_eq!(code, Some(0), "{}, round {round}: {text}", self.name);
                 println!("{}, round {round}: {} {}", self.name, report["checked"], report["garbage"]);
             }
@@ -612,4 +612,34 @@ async fn nothing_acknowledged_is_lost() {
         site("without collection", one.path(), "gc_interval_secs = 86400\n", seed, rounds, false),
         site("with collection", two.path(), short, seed.wrapping_add(1), rounds, true),
     );
+}
+
+/// The same with the metadata in PostgreSQL, which is run as people run it, and the blobs in
+/// S3. Fewer rounds: every start waits for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_on_postgres_and_s3() {
+    let seed = number("PORTOLAN_CRASH_SEED", u64::from(std::process::id()));
+    let rounds = number("PORTOLAN_CRASH_ROUNDS", 25).min(25);
+    println!("PORTOLAN_CRASH_SEED={seed}");
+    let cluster = postgres::Cluster::start(postgres::Durability::Real);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("gc_interval_secs = 86400\n{}", shared(&cluster.database()));
+    site("postgres and s3", folder.path(), &settings, seed, rounds, false).await;
+}
+
+/// Settings for a database and a bucket of the test's own.
+pub(crate) fn shared(database: &str) -> String {
+    let bucket = bucket::bucket(bucket::Service::S3);
+    let mut settings = format!("database = {}\n", json!(database));
+    let all = [
+        ("blobs", Some(bucket.url)),
+        ("blob_endpoint", Some(bucket.endpoint)),
+        ("blob_account", bucket.account),
+        ("blob_secret", bucket.secret),
+        ("blob_region", Some("us-east-1".to_owned())),
+    ];
+    for (name, value) in all.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        settings.push_str(&format!("{name} = {}\n", json!(value)));
+    }
+    settings
 }

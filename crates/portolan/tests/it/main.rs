@@ -4,4 +4,6 @@
 
 mod commands;
 mod crash;
+mod maintenance;
+mod order;
 mod site;
