@@ -249,10 +249,9 @@ async fn a_request_over_a_rate_is_made_again_when_the_server_says() {
 #[tokio::test]
 async fn even_a_post_is_made_again_after_a_429_and_not_after_a_500() {
     for (status, expected) in [(429, 4), (500, 1)] {
-        let site = Site::start(move |asked| {
-            token(asked).unwrap_or_else(|| Say::status(status).header("retry-after", "0"))
-        })
-        .await;
+        let site =
+            Site::start(move |asked| token(asked).unwrap_or_else(|| Say::status(status).header("retry-after", "0")))
+                .await;
         let refused = arm(&site, None).source_upload(&registry()).await.unwrap_err();
         assert!(matches!(&refused, portolan_api::Error::Refused(r) if r.status == status), "{refused}");
         let posts = site.asked().iter().filter(|a| a.method == "POST" && !a.target.contains("token")).count();

@@ -90,7 +90,7 @@ async fn page(app: &App) -> String {
         page.one("portolan_uploads_open", open);
     }
     if let Ok((queued, running)) = app.tasks.load().await {
-        page.one("portolan_runs_queued", queued as u64);
+        page.one("portolan_runs_queued", queued);
         page.one("portolan_runs_running", running as u64);
     }
     page.begin("portolan_log_lines_lost_total");

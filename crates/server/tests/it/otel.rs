@@ -141,7 +141,7 @@ async fn a_collector_that_is_away_costs_traces_and_nothing_else() {
     std::fs::write(&config, "otlp_endpoint = 'http://127.0.0.1:9'\n").unwrap();
     let child = Child::start(&data.path().join("data"), &["--config", config.to_str().unwrap()]).await.unwrap();
     let site = child.site().unwrap();
-    let login = site.make_registry("away").await.unwrap();
+    let login = site.make_registry("faraway").await.unwrap();
     site.push_image(&login, "a", "v1", &[b"one"]).await.unwrap();
     let (code, _, log) = child.terminate().await.unwrap();
     assert_eq!(code, Some(0), "{log}");

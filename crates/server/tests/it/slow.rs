@@ -228,7 +228,7 @@ async fn ten_thousand_uploads_opened_and_left_cost_little_and_are_collected() {
     .await
     .unwrap();
     let site = child.site().unwrap();
-    let login = site.make_registry("left").await.unwrap();
+    let login = site.make_registry("leftover").await.unwrap();
     let token = site.token(&login, "repository:a:pull,push").await.unwrap();
     let url = format!("{}/v2/a/blobs/uploads/", site.http_url.as_deref().unwrap());
     let begin = || site.client.post(&url).header("host", &login).bearer_auth(&token).send();
