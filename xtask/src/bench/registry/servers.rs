@@ -85,9 +85,10 @@ impl Server {
     /// Ours over a folder of its own, `name` below `work`, with a registry and a token for
     /// `scopes`.
     pub(super) async fn portolan(work: &Path, name: &'static str, bin: &Path, scopes: &[String]) -> Result<Server> {
-        let (addr, data) = (free_addr()?, work.join(name));
+        // Both stay when it is started again: tokens are for a login server, port and all.
+        let (addr, tls, data) = (free_addr()?, free_addr()?.to_string(), work.join(name));
         let mut command: Vec<String> = vec![bin.to_string_lossy().into_owned()];
-        command.extend(["serve", "--listen", "127.0.0.1:0", "--listen-http", &addr.to_string()].map(str::to_owned));
+        command.extend(["serve", "--listen", &tls, "--listen-http", &addr.to_string()].map(str::to_owned));
         command.extend(["--data".to_owned(), data.to_string_lossy().into_owned()]);
         let mut server = Server::start(name, addr, command, work.join(format!("{name}.log"))).await?;
         server.sign_in(&data.join("bootstrap.json"), scopes).await?;
