@@ -101,8 +101,12 @@ impl Server {
         let now = Timestamp::now();
         let (meta, master) = open_sealed(&settings, &database).await?;
         maintenance::refuse_moved(&meta).await?;
+        let authority = Arc::new(Authority::new(master));
+        portolan_service::check_master_key(&meta, &authority).await.map_err(hinted)?;
         if meta.is_shared() {
-            crate::tls::share(&settings, &meta, &master, now).await.context("share the CA with other servers")?;
+            crate::tls::share(&settings, &meta, authority.master(), now)
+                .await
+                .context("share the CA with other servers")?;
         }
         let tls = Arc::new(Tls::open(&settings, https, now)?);
         let ca_file = tls.ca_file();
@@ -124,14 +128,10 @@ impl Server {
             graces: graces(&settings),
             ..ServiceConfig::default()
         };
-        let authority = Arc::new(Authority::new(master));
         let seal = Arc::new(RunSeal(authority.clone()));
         // First the rules: they refuse a master key that is not this database's.
         let service = Service::open(meta.clone(), blobs.clone(), authority, config).await;
-        let service = Arc::new(service.map_err(|e| {
-            let hint = e.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
-            anyhow::Error::new(e).context(format!("open the registry's rules{hint}"))
-        })?);
+        let service = Arc::new(service.map_err(hinted).context("open the registry's rules")?);
         let runs = TasksConfig { alone: !meta.is_shared(), ..TasksConfig::default() };
         let tasks = Tasks::open(meta, blobs, seal, runs).await.context("open the queue of runs")?;
 
@@ -247,6 +247,14 @@ impl RunningServer {
         self.app.audit.flush();
         tracing::info!("closed");
         Ok(())
+    }
+}
+
+/// A refusal of the rules, with what to try.
+fn hinted(e: portolan_service::Error) -> anyhow::Error {
+    match e.hint.clone() {
+        Some(hint) => anyhow::anyhow!("{}; hint: {hint}", e.message),
+        None => e.into(),
     }
 }
 

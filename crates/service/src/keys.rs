@@ -93,8 +93,11 @@ fn fingerprint(authority: &Authority) -> String {
     portolan_types::digest::hex(&authority.hmac("fingerprint", b"master key"))
 }
 
-/// Refuse a master key that is not this database's.
-pub(crate) async fn check_master_key(meta: &Meta, authority: &Authority) -> Result<()> {
+/// Refuse a master key that is not this database's. [`Service::open`] does so; ask before,
+/// where something else is opened with the key first.
+///
+/// Errors: `MasterKeyMismatch`, with a hint.
+pub async fn check_master_key(meta: &Meta, authority: &Authority) -> Result<()> {
     let own = fingerprint(authority);
     match meta.read(|tx| meta::setting::get(tx, MASTER_KEY)).await? {
         Some(theirs) if theirs != own => Err(wrong_master_key()),

@@ -40,7 +40,7 @@ pub mod uploads;
 pub use cache::{CacheFigures, StoredManifest};
 pub use ctx::{Ctx, Reach};
 pub use error::{Error, Kind, Result};
-pub use keys::has_master_key;
+pub use keys::{check_master_key, has_master_key};
 pub use manifests::{ManifestDetail, PutCondition, PutManifest, PutOptions};
 pub use portolan_store::meta::repo::{Attributes, AttributesPatch, Order};
 pub use portolan_store::meta::tag::TagInfo;
