@@ -216,10 +216,19 @@ fn unique() -> String {
     format!("{}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed), now.as_nanos())
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no outgoing connection takes while the
+/// cluster is stopped: below those that the kernel gives out.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port");
-    listener.local_addr().expect("ask for the port").port()
+    static TRIED: AtomicUsize = AtomicUsize::new(0);
+    let first = usize::try_from(std::process::id()).expect("a process id is a number") * 7;
+    for _ in 0..10_000 {
+        let port = 20_000 + (first + TRIED.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let port = u16::try_from(port).expect("it is below 30,000");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("there is no free port");
 }
 
 /// Where PostgreSQL's programs are: Debian keeps them out of the `PATH`.

@@ -164,7 +164,12 @@ impl Session {
         self.lock = hash(schema.as_bytes());
         // Managed servers may not let everybody ask.
         let timeline = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline";
-        self.timeline = self.client.simple_query(timeline).await.ok().and_then(|said| text_column(&said, "timeline"));
+        self.timeline = match self.client.simple_query(timeline).await {
+            Ok(said) => text_column(&said, "timeline"),
+            // A connection that broke says nothing about the server.
+            Err(e) if name(&e).1 => return Err(later(e)),
+            Err(_) => None,
+        };
         Ok(())
     }
 
