@@ -199,6 +199,10 @@ pub(crate) fn granted(scopes: &[&str], may: ActionSet) -> Vec<Grant> {
                 grant.actions.push(action);
             }
         }
+        // All there is, said once.
+        if grant.actions.iter().any(|a| a == "*") {
+            grant.actions = vec!["*".to_owned()];
+        }
     }
     grants
 }
@@ -262,6 +266,7 @@ mod tests {
         check(&["registry:catalog:* repository:*:*"], OWNER, "registry:catalog:* repository:*:*");
         check(&["repository:*:*"], ACR_PULL, "repository:*:pull,metadata_read");
         check(&["repository:a:pull,pull,pull"], OWNER, "repository:a:pull");
+        check(&["repository:a:pull repository:a:*", "repository:a:push"], OWNER, "repository:a:*");
         check(&["repository(plugin):a:pull"], OWNER, "repository:a:pull");
         check(&["repository:a:metadata_write,metadata_read"], OWNER, "repository:a:metadata_write,metadata_read");
     }

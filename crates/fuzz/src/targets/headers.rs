@@ -24,7 +24,7 @@ fn reference(header: &str, size: u64) -> Option<Range<u64>> {
     let nothing = Some(0..0);
     match (number(parts[0].unwrap_or("")), number(parts[1].unwrap_or(""))) {
         (None, None) => None,
-        (Some(first), Some(last)) if last < first => None,
+        (Some(first), Some(last)) if last < first => nothing,
         (Some(first), _) if first >= size => nothing,
         (Some(first), last) => Some(first..last.map_or(size, |last| last.min(size - 1) + 1)),
         (None, Some(0)) => nothing,
@@ -119,11 +119,8 @@ pub(super) const AUTHORIZATION: Target = Target {
             None => {}
         }
         // Nothing of it is printed.
-        let printed = format!("{read:?}");
-        if let Some(Credentials::Bearer(token)) = &read
-            && token.expose().len() > 12
-        {
-            assert!(!printed.contains(token.expose().as_str()));
+        if let Some(Credentials::Bearer(_)) = &read {
+            assert_eq!(format!("{read:?}"), "Some(Bearer(***))");
         }
         // Two headers are never believed.
         let value = parts.headers["authorization"].clone();

@@ -130,7 +130,7 @@ pub mod grammar {
     pub static MEDIA_TYPE: Grammar =
         Grammar::new(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}");
     /// RFC 9110, 14.1.2, one range, with the blanks that we put up with.
-    pub static RANGE: Grammar = Grammar::new(r"\s*bytes=\s*([0-9]*)\s*-\s*([0-9]*)\s*");
+    pub static RANGE: Grammar = Grammar::new(r"(?i)\s*bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)\s*");
     /// RFC 4122, and its other spellings.
     pub static UUID: Grammar = Grammar::new(
         r"(?i)(?:urn:uuid:)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}|\{[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}",

@@ -169,3 +169,35 @@ async fn no_path_leads_out_of_a_registry() {
     assert!(String::from_utf8_lossy(&catalog.body).contains("\"repositories\":[]"), "{catalog:?}");
     target.unharmed().await;
 }
+
+/// Positions, numbers and filters of lists that no list has.
+#[tokio::test]
+async fn lists_begin_anywhere_and_are_bounded() {
+    let target = Target::start().await;
+    target.t.site.push_image(&target.login, "a", "v1", &[b"layer"]).await.unwrap();
+    let subject = format!("sha256:{}", "1".repeat(64));
+    for last in
+        ["%00", "%ff", "%F0%9F%98%80", "..%2f", "%27%20OR%201=1--", "%25", "%5c", "%e2%80%ae", &"z".repeat(4_000)]
+    {
+        for (path, whole) in [
+            ("/v2/_catalog", "\"repositories\""),
+            ("/v2/a/tags/list", "\"tags\""),
+            (&format!("/v2/a/referrers/{subject}"), "\"manifests\""),
+        ] {
+            for query in ["last=", "n=1&last=", "n=0&last=", "n=99999999999999999999&last=", "artifactType="] {
+                let answer = target.send("GET", &format!("{path}?{query}{last}"), &[], b"").await;
+                let text = String::from_utf8_lossy(&answer.body);
+                match answer.status {
+                    200 => assert!(text.contains(whole), "{path} {query}{last}: {text}"),
+                    400 => drop(answer.refusal()),
+                    other => panic!("{path} {query}{last}: {other} {text}"),
+                }
+            }
+        }
+    }
+    for n in ["-1", "x", "1.5", "0x1", "%00", "١"] {
+        let answer = target.send("GET", &format!("/v2/_catalog?n={n}"), &[], b"").await;
+        assert_eq!(answer.status, 400, "{n}: {answer:?}");
+    }
+    target.unharmed().await;
+}
