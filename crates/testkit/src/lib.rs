@@ -9,6 +9,8 @@
 //!
 //! Test code: an error is a panic with its reason where that reads best.
 
+#![allow(clippy::expect_used, reason = "a test without what it stands on has failed")]
+
 pub mod bucket;
 pub mod child;
 pub mod image;

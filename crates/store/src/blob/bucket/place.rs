@@ -75,7 +75,8 @@ impl Place {
             return Err(format!("{url:?} names no {}: {scheme}://NAME", kind.noun()));
         }
         let part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(name);
-        if !prefix.is_empty() && !(prefix.len() <= PREFIX_BYTES_MAX && prefix.split('/').all(part)) {
+        let fits = prefix.len() <= PREFIX_BYTES_MAX && prefix.split('/').all(part);
+        if !prefix.is_empty() && !fits {
             return Err(format!(
                 "the prefix {prefix:?} in {url:?} may hold letters, digits, `-`, `.`, `_` and `/` only"
             ));

@@ -57,6 +57,7 @@ struct Entry {
 }
 
 /// What is known of an upload. Its lock is held by the one request at work on it.
+#[allow(clippy::large_enum_variant, reason = "each is on the heap already, and most are the large one")]
 #[derive(Default)]
 enum State {
     #[default]
