@@ -12,10 +12,9 @@ use serde_json::{Value, json};
 /// For what must happen by itself.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// What both servers are told, and the folder of each.
+/// What both servers are told (`portolan.toml`), and the folder of each.
 struct Setup {
     dir: tempfile::TempDir,
-    config: String,
 }
 
 impl Setup {
@@ -29,7 +28,7 @@ impl Setup {
         );
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("portolan.toml"), &config).unwrap();
-        Setup { dir, config }
+        Setup { dir }
     }
 
     fn data(&self, name: &str) -> std::path::PathBuf {
@@ -38,7 +37,6 @@ impl Setup {
 
     async fn start(&self, name: &str) -> anyhow::Result<Child> {
         let config = self.dir.path().join("portolan.toml");
-        assert!(!self.config.is_empty());
         Child::start(&self.data(name), &["--config", config.to_str().unwrap()]).await
     }
 
