@@ -111,7 +111,8 @@ pub async fn forbids_serving(meta: &Meta) -> Result<Option<String>> {
         meta.read(|tx| Ok::<_, Error>((setting::get(tx, PROGRESS)?, setting::get(tx, MOVED)?))).await?;
     Ok(match (progress, moved) {
         (Some(_), _) => Some(
-            "a migration into this store has begun and not ended: run `portolan migrate` again to go on with it".to_owned(),
+            "a migration into this store has begun and not ended: run `portolan migrate` again to go on with it"
+                .to_owned(),
         ),
         (None, Some(moved)) => Some(format!(
             "this store was moved to {moved}: serve that one. To go back to this one and lose what was pushed to the \
@@ -355,7 +356,12 @@ async fn content(from: &Half, to: &Half, moved: &mut Moved, progress: &(dyn Fn(P
 }
 
 /// Every blob row of the target has its content there, of the size the row says.
-async fn compare_content(from: &Half, to: &Half, moved: &mut Moved, progress: &(dyn Fn(Progress) + Sync)) -> Result<()> {
+async fn compare_content(
+    from: &Half,
+    to: &Half,
+    moved: &mut Moved,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<()> {
     let mut after = None;
     let mut items = 0;
     loop {

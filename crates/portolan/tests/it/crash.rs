@@ -538,7 +538,8 @@ impl Load {
                 self.clients.push(client.await.unwrap());
             }
             if round % CHECK_EVERY == 0 || round == rounds {
-                let (code, report, text) = check(&["--data", self.data.to_str().unwrap(), "--config", self.config.to_str().unwrap()]);
+                let (code, report, text) =
+                    check(&["--data", self.data.to_str().unwrap(), "--config", self.config.to_str().unwrap()]);
                 assert_eq!(code, Some(0), "{}, round {round}: {text}", self.name);
                 println!("{}, round {round}: {} {}", self.name, report["checked"], report["garbage"]);
             }

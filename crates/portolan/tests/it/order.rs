@@ -31,7 +31,7 @@ async fn a_push_is_on_disk_before_its_row_and_its_row_before_the_answer() {
         .arg(&data)
         .env("PORTOLAN_LOG_FILTER", "warn")
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .expect("strace must be installed: apt-get install strace");
@@ -46,7 +46,8 @@ async fn a_push_is_on_disk_before_its_row_and_its_row_before_the_answer() {
     let digest = Digest::of(&content);
     let url = format!("{http}/v2/app/blobs/uploads/?digest={digest}");
     let octets = ("content-type", "application/octet-stream");
-    let pushed = site.client.post(url).bearer_auth(&token).header(octets.0, octets.1).body(content).send().await.unwrap();
+    let pushed =
+        site.client.post(url).bearer_auth(&token).header(octets.0, octets.1).body(content).send().await.unwrap();
     assert_eq!(pushed.status().as_u16(), 201);
     // Told to stop, it writes its trace to the end.
     let strace = server.id().unwrap();
@@ -74,5 +75,7 @@ fn in_order(trace: &str, data: &Path, digest: &Digest) {
     let answer = lines.iter().position(|l| l.contains("201 Created") && l.contains("HTTP/1.1"));
     let answer = answer.expect("the answer is in the trace");
     assert!(answer > row, "line {answer} answers before line {row}, which makes the row durable");
-    println!("file synced at {synced:?}, named at {placed}, folder synced at {folder}, row at {row}, answered at {answer}");
+    println!(
+        "file synced at {synced:?}, named at {placed}, folder synced at {folder}, row at {row}, answered at {answer}"
+    );
 }

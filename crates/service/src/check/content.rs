@@ -230,8 +230,11 @@ impl Checker<'_> {
 
     /// Content that no blob row names: a build's, an orphan, or one on its way out.
     async fn without_row(&mut self, digest: Digest, len: u64) -> Result<()> {
-        let known =
-            self.meta.read(move |tx| Ok::<_, Error>(check::is_watched(tx, &digest)? || blob::exists(tx, &digest)? || peer::is_pushed(tx, &digest)?));
+        let known = self.meta.read(move |tx| {
+            Ok::<_, Error>(
+                check::is_watched(tx, &digest)? || blob::exists(tx, &digest)? || peer::is_pushed(tx, &digest)?,
+            )
+        });
         if known.await? {
             return Ok(());
         }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use portolan_store::meta::faults::{Failure, Faults, Point};
+use portolan_store::testing::{Fault, Flaky};
 use portolan_types::{Digest, Timestamp};
 
 use super::fixture::*;
@@ -139,6 +141,68 @@ async fn deleting_and_collecting_under_database_faults() {
     }
 }
 
+/// The same with the blob store failing at its n-th call, before or after it did its work,
+/// and with bodies that break off anywhere.
+#[tokio::test]
+async fn pushes_under_storage_faults() {
+    for fault in [Fault::Full, Fault::Io] {
+        let mut kept = None;
+        let w = World::with_blobs(|fs| {
+            let flaky = Arc::new(Flaky::new(fs, 0, fault));
+            kept = Some(flaky.clone());
+            flaky
+        });
+        let w = w.await;
+        let flaky = kept.expect("it was made");
+        for late in [false, true] {
+            for nth in 1..100 {
+                let content = format!("{fault:?} {late} {nth}");
+                let what = format!("storage, {content}");
+                flaky.fail_at(nth, late);
+                let failed = match nth % 2 {
+                    0 => chunked(&w, &content).await,
+                    _ => push(&w, &content).await,
+                };
+                let fired = flaky.clear();
+                clean(&w, &what).await;
+                chunked(&w, &content).await.unwrap();
+                push(&w, &content).await.unwrap();
+                clean(&w, &what).await;
+                assert_eq!(w.read("app", &Digest::of(content.as_bytes())).await.unwrap(), content.as_bytes());
+                if !fired {
+                    assert!(failed.is_ok(), "{what}: {failed:?}");
+                    break;
+                }
+            }
+        }
+        flaky.set_latency(Duration::from_millis(2));
+        for bytes in 0..19 {
+            let content = format!("torn somewhere {bytes} {fault:?}");
+            flaky.tear_at(bytes);
+            assert!(
+                w.service
+                    .put_blob(&ctx(), &w.registry, &repo("app"), Digest::of(content.as_bytes()), body(content.clone()))
+                    .await
+                    .is_err()
+            );
+            assert!(flaky.clear());
+            clean(&w, &content).await;
+            w.blob("app", content.as_bytes()).await;
+            flaky.tear_at(bytes);
+            assert!(
+                w.service
+                    .read_blob(&Digest::of(content.as_bytes()), 0..content.len() as u64)
+                    .await
+                    .unwrap()
+                    .next()
+                    .await
+                    .unwrap()
+                    .is_err()
+            );
+        }
+    }
+}
+
 /// The cost of an operation, and of a round of the collector, follows what changed.
 #[tokio::test]
 async fn cost_follows_change_and_not_size() {
@@ -157,35 +221,30 @@ async fn cost_follows_change_and_not_size() {
     cost("warm").await;
     let small = cost("small").await;
     fill(&w, 100_000).await;
-    w.service.collect_garbage(start()).await.unwrap();
     faults.counts();
     let large = cost("large").await;
     assert_eq!(small, large, "statements and rows of a push, a deletion and a round");
     let (_, _, (statements, rows)) = large;
     assert!(statements < 60 && rows < 30, "{statements} statements, {rows} rows");
-    println!("statements and rows of push, deletion, round at 100,000 tags: {large:?}");
+    println!("statements and rows of push, deletion, round with 100,000 tags and reviews: {large:?}");
 }
 
-/// So many tags of one manifest.
-async fn fill(w: &World, tags: i64) {
-    let digest = w.get("app", "stays").await.unwrap().digest;
-    let bytes = portolan_store::meta::digest_bytes(&digest);
-    for from in (0..tags).step_by(10_000) {
-        let bytes = bytes.clone();
-        let filled = w.service.meta.write(move |tx| {
-            for n in from..from + 10_000 {
-                tx.execute(
-                    "INSERT INTO tag (repo, name, digest, attrs, created, updated, hlc, region) \
-                     SELECT repo, ?1, ?2, attrs, created, updated, hlc, region FROM tag WHERE name = 'stays'",
-                    &[format!("t{n}").as_str().into(), bytes.clone().into()],
-                )?;
-                tx.execute(
-                    "INSERT INTO blob (digest, size, created) VALUES (?1, 1, 0)",
-                    &[portolan_store::meta::digest_bytes(&Digest::of(&n.to_le_bytes())).into()],
-                )?;
-            }
-            Ok::<_, Error>(())
-        });
-        filled.await.unwrap();
-    }
+/// So many tags of one manifest, and reviews that are not due.
+async fn fill(w: &World, rows: i64) {
+    let numbers = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1)";
+    let tags = format!(
+        "{numbers} INSERT INTO tag (repo, name, digest, attrs, created, updated, hlc, region) \
+         SELECT repo, 't' || n, digest, attrs, created, updated, hlc, region FROM tag, number WHERE name = 'stays'"
+    );
+    let reviews = format!(
+        "{numbers} INSERT INTO gc_queue (kind, repo, digest, due) \
+         SELECT 1, 1000000 + n, digest, 9000000000000000000 FROM tag, number WHERE name = 'stays'"
+    );
+    let filled = w.service.meta.write(move |tx| {
+        for sql in [tags, reviews] {
+            assert_eq!(tx.execute(&sql, &[rows.into()])?, rows.unsigned_abs());
+        }
+        Ok::<_, Error>(())
+    });
+    filled.await.unwrap();
 }
