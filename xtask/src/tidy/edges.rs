@@ -32,6 +32,7 @@ const DEV_EDGES: &[&str] = &["testkit"];
 /// Dependencies that are fenced off, the crates that may have them, and why.
 const QUARANTINE: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["store"], "SQL is written in store only"),
+    ("tokio-postgres", &["store"], "SQL is written in store only"),
     ("axum", &["server"], "only server speaks HTTP to clients"),
     ("hyper", &["server", "xtask"], "only server speaks HTTP to clients"),
     ("hyper-util", &["server", "xtask"], "only server speaks HTTP to clients"),
