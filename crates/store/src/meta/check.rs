@@ -419,7 +419,7 @@ fn decide(tx: &mut dyn Tx, review: ReviewRow, now: Timestamp, until: Timestamp) 
     let mut ask = |sql: &str, params: &[Value<'_>]| -> Result<Option<i64>> {
         Ok(one(tx, sql, params, |row| row.opt_int(0))?.flatten())
     };
-    let size = ask("SELECT size FROM blob WHERE digest = ?1", &[digest.clone()])?;
+    let size = ask("SELECT size FROM blob WHERE digest = ?1", std::slice::from_ref(&digest))?;
     let leased = ask("SELECT 1 FROM lease WHERE digest = ?1 AND until > ?2 LIMIT 1", &[digest.clone(), now.into()])?;
     // Links that stay: a manifest needs the blob, or no review of theirs is due.
     let stays = "SELECT 1 FROM repo_blob l WHERE l.digest = ?1 AND (\

@@ -161,7 +161,8 @@ async fn serial(servers: &[Meta]) {
     .await
     .unwrap();
     let mut tasks = Vec::new();
-    for meta in servers.iter().cycle().take(servers.len() * 4).cloned() {
+    for meta in servers.iter().cycle().take(servers.len() * 4) {
+        let meta = meta.clone();
         tasks.push(tokio::spawn(async move {
             let mut ids = Vec::new();
             for _ in 0..EACH {
