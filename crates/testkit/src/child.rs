@@ -67,6 +67,7 @@ impl Child {
             .args(&args)
             .env("PORTOLAN_LOG_FORMAT", "text")
             .envs(crate::bucket::chosen_for(data).map(|bucket| bucket.env()).unwrap_or_default())
+            .envs(crate::postgres::chosen_for(data).map(|url| ("PORTOLAN_DATABASE", url)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
