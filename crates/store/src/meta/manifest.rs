@@ -330,8 +330,9 @@ pub struct Deleted {
 pub fn delete(tx: &mut dyn Tx, repo: i64, digest: &Digest) -> Result<Option<Deleted>> {
     let blobs = needs(tx, repo, digest, RefKind::Blob)?;
     let key: [Value<'_>; 2] = [repo.into(), digest.into()];
+    // Not by the index on names, which would have all tags of the repository walked over.
     let tags =
-        all(tx, "SELECT name FROM tag WHERE repo = ?1 AND digest = ?2 ORDER BY name", &key, |row| row.parsed(0))?;
+        all(tx, "SELECT name FROM tag WHERE repo = ?1 AND digest = ?2 ORDER BY name || ''", &key, |row| row.parsed(0))?;
     tx.execute("DELETE FROM tag WHERE repo = ?1 AND digest = ?2", &key)?;
     tx.execute("DELETE FROM manifest_ref WHERE repo = ?1 AND parent = ?2", &key)?;
     let gone = tx.execute("DELETE FROM manifest WHERE repo = ?1 AND digest = ?2", &key)?;

@@ -73,8 +73,9 @@ pub struct Open {
 
 /// How many uploads a registry has under way, and how many of them `owner` began.
 pub fn count(tx: &mut dyn Tx, registry: i64, owner: &str) -> Result<Open> {
+    // By the uploads, which are few: a join would begin with the registry's repositories.
     let sql = "SELECT COUNT(*), COALESCE(SUM(CASE WHEN upload.owner = ?2 THEN 1 ELSE 0 END), 0) \
-               FROM upload JOIN repo ON repo.id = upload.repo WHERE repo.registry = ?1";
+               FROM upload WHERE EXISTS (SELECT 1 FROM repo WHERE repo.id = upload.repo AND repo.registry = ?1)";
     let open =
         one(tx, sql, &[registry.into(), owner.into()], |row| Ok(Open { registry: row.uint(0)?, owner: row.uint(1)? }))?;
     Ok(open.unwrap_or_default())
