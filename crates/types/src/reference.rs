@@ -170,7 +170,9 @@ mod tests {
         check("mcr.microsoft.com/x/y", "mcr.microsoft.com", "x/y", "latest");
         let d = Digest::of(b"x").to_string();
         check(&format!("a/b:v1@{d}"), "docker.io", "a/b", &d);
-        for bad in ["", ":v1", "a@sha256:1", "UPPER/x", "a/b:", "ho st.com/a", "a..b/c", "h:/a", "[::1/a", "-a.b/c", "h:5x/a"] {
+        for bad in
+            ["", ":v1", "a@sha256:1", "UPPER/x", "a/b:", "ho st.com/a", "a..b/c", "h:/a", "[::1/a", "-a.b/c", "h:5x/a"]
+        {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
         }
     }
