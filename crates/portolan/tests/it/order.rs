@@ -73,7 +73,7 @@ fn in_order(trace: &str, data: &Path, digest: &Digest) {
         (l.contains("fsync(") || l.contains("fdatasync(")) && l.contains("portolan.db-wal")
     });
     let answer = lines.iter().position(|l| l.contains("201 Created") && l.contains("HTTP/1.1"));
-    let answer = answer.expect("the answer is in the trace");
+    let answer = answer.unwrap_or_else(|| panic!("no answer in the trace"));
     assert!(answer > row, "line {answer} answers before line {row}, which makes the row durable");
     println!(
         "file synced at {synced:?}, named at {placed}, folder synced at {folder}, row at {row}, answered at {answer}"

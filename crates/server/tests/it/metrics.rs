@@ -84,9 +84,12 @@ fn labels(text: &str) -> Vec<(String, String)> {
     all
 }
 
+/// The labels of a sample, in their order.
+type Labels = Vec<(String, String)>;
+
 /// Buckets that grow with their bounds, up to the count; a sum for each.
 fn check_histogram(name: &str, read: &Read) {
-    let mut series: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut series: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
     for ((sample, labels), value) in &read.samples {
         if *sample == format!("{name}_bucket") {
             let (le, others): (Vec<_>, Vec<_>) = labels.iter().cloned().partition(|(label, _)| label == "le");

@@ -18,10 +18,6 @@ use serde_json::{Value, json};
 
 use crate::support::TestServer;
 
-/// Every media type that Docker and the OCI give a manifest.
-const MANIFEST_TYPES: [&str; 4] =
-    [media_type::OCI_MANIFEST, media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_LIST];
-
 /// The codes of the specification's table, and the one of its "Legacy Docker support error
 /// codes" that is in use.
 const CODES: [&str; 15] = [
