@@ -103,6 +103,8 @@ struct Store {
     server: Server,
     repositories: u64,
     tags: u64,
+    /// Repositories that are written to.
+    written: u64,
     starts: Vec<f64>,
     resident: Vec<f64>,
     peak: f64,
@@ -114,8 +116,7 @@ impl Store {
         work: &Path,
         name: &'static str,
         [bin, seeder]: [&Path; 2],
-        repositories: u64,
-        tags: u64,
+        [repositories, tags, written]: [u64; 3],
     ) -> Result<Store> {
         let scopes = ["repository:*:*".to_owned(), "registry:catalog:*".to_owned()];
         let mut server = Server::portolan(work, name, bin, &scopes).await?;
@@ -132,7 +133,7 @@ impl Store {
             .context("run the seeder")?;
         ensure!(status.success(), "the seeder failed");
         let samples = Ask::all().iter().map(|_| Vec::new()).collect();
-        Ok(Store { server, repositories, tags, starts: Vec::new(), resident: Vec::new(), peak: 0.0, samples })
+        Ok(Store { server, repositories, tags, written, starts: Vec::new(), resident: Vec::new(), peak: 0.0, samples })
     }
 
     /// As the seeder names them.
@@ -155,11 +156,19 @@ impl Store {
         self.tag(n % ASKED_TAGS * (self.tags / ASKED_TAGS))
     }
 
+    /// One of as many repositories as the smaller store has, for writes: so that both stores
+    /// share the same number of them between two commits.
+    fn written(&self, n: u64) -> String {
+        let repositories = self.written;
+        self.asked(n % repositories * (ASKED_TAGS / repositories)).0
+    }
+
     async fn run(&self, ask: Ask, conns: usize, time: Duration, round: u64) -> Result<Sample> {
         let server = &self.server;
         let accept = [("accept", MANIFEST_TYPE)];
+        // One at a time: what counts is how long a page takes, not how long the queue is.
         let list = async |path: String, page: u64| {
-            drive(server, conns, time, async |client, _| {
+            drive(server, 1, time, async |client, _| {
                 let len = get(client, &path, &[], StatusCode::OK, None).await?;
                 ensure!(len > page, "a page of {page} is of {len} bytes");
                 Ok(len)
@@ -200,7 +209,7 @@ impl Store {
             Ask::Put => {
                 drive(server, conns, time, async |client, n| {
                     let bytes = manifest((round + 1) << 40 | n);
-                    put_manifest(client, &self.asked(n).0, &format!("r{round}-{n}"), bytes).await?;
+                    put_manifest(client, &self.written(n), &format!("r{round}-{n}"), bytes).await?;
                     Ok(0)
                 })
                 .await
@@ -208,7 +217,7 @@ impl Store {
             Ask::PutAndDelete => {
                 drive(server, conns, time, async |client, n| {
                     let bytes = manifest((round + 1) << 50 | n);
-                    let (repository, digest) = (self.asked(n).0, digest_of(&bytes.clone().into()));
+                    let (repository, digest) = (self.written(n), digest_of(&bytes.clone().into()));
                     put_manifest(client, &repository, &digest, bytes).await?;
                     let path = format!("/v2/{repository}/manifests/{digest}");
                     client.call(Method::DELETE, &path, &[], empty(), StatusCode::ACCEPTED).await?;
@@ -218,7 +227,7 @@ impl Store {
             }
             Ask::Push => {
                 drive(server, conns, time, async |client, n| {
-                    push(client, &self.asked(n).0, content(SMALL_BYTES, (round + 1) << 45 | n)).await?;
+                    push(client, &self.written(n), content(SMALL_BYTES, (round + 1) << 45 | n)).await?;
                     Ok(SMALL_BYTES as u64)
                 })
                 .await
@@ -254,11 +263,12 @@ fn seeder() -> Result<PathBuf> {
 pub(super) async fn measure(options: &Options, work: &Path) -> Result<Scale> {
     let (repositories, tags) = (options.tags / 100, options.tags);
     let smaller = |n: u64| (n / SMALLER).max(1);
+    let written = smaller(repositories).min(ASKED_TAGS);
     let seeder = seeder()?;
     let programs = [&*options.bin, &*seeder];
     let mut stores = [
-        Store::fill(work, "portolan-few", programs, smaller(repositories), smaller(tags)).await?,
-        Store::fill(work, "portolan-many", programs, repositories, tags).await?,
+        Store::fill(work, "portolan-few", programs, [smaller(repositories), smaller(tags), written]).await?,
+        Store::fill(work, "portolan-many", programs, [repositories, tags, written]).await?,
     ];
     let time = Duration::from_secs_f64(options.secs as f64 / 4.0);
     for round in 0..options.rounds as u64 {
