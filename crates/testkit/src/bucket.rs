@@ -160,15 +160,17 @@ impl Server {
                 let script = self.folder.join("gcs.js");
                 std::fs::write(&script, include_str!("gcs.js")).expect("write the translator");
                 let behind = free_port();
-                let servers = "\"$1\" --port 127.0.0.1:$2 --access \"$3\" --secret \"$4\" --quiet posix \"$5\" & \
-                               node \"$6\" \"$7\" $2 \"$3\" \"$4\" & trap 'kill %1 %2' TERM; wait";
+                let servers = "\"$1\" --port 127.0.0.1:$2 --access \"$3\" --secret \"$4\" --quiet posix \"$5\" & first=$!; \
+                               node \"$6\" \"$7\" $2 \"$3\" \"$4\" & second=$!; \
+                               trap 'kill $first $second' TERM; wait";
                 let s3 = tools.join("versitygw").display().to_string();
                 let (behind, script) = (behind.to_string(), script.display().to_string());
                 let args = ["-c", servers, "gcs", &s3, &behind, S3_ACCOUNT, S3_SECRET, &data, &script, &port];
                 ("/bin/sh", args.map(str::to_owned).to_vec())
             }
         };
-        let script = "folder=$1; shift; trap '' INT TERM HUP; \"$@\" </dev/null & read -r stop; kill $!; wait; \
+        // Caught and not ignored: what is ignored stays so in the shells below.
+        let script = "folder=$1; shift; trap : INT TERM HUP; \"$@\" </dev/null & read -r stop; kill $!; wait; \
                       [ \"$stop\" = keep ] || rm -rf \"$folder\"";
         let mut watch = Command::new("/bin/sh");
         watch.args(["-c", script, "watch"]).arg(&self.folder).arg(tools.join(name)).args(args);

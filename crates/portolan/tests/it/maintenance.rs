@@ -104,7 +104,8 @@ async fn a_registry_moves_to_postgres_and_s3_though_the_move_is_killed() {
     let moved = folder.path().join("moved");
     std::fs::write(&target, format!("data = \"{}\"\n{}", moved.display(), shared(&postgres::database()))).unwrap();
     let args = ["migrate", "--from-data", path(&data), "--to-config", path(&target), "-o", "json"];
-    for millis in [30, 60, 90, 120, 150, 200, 250, 300] {
+    let mut finished = false;
+    for millis in [30, 60, 90, 120, 150, 180] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_portolan"))
             .args(args)
             .stdout(Stdio::null())
@@ -115,14 +116,13 @@ async fn a_registry_moves_to_postgres_and_s3_though_the_move_is_killed() {
         child.kill().unwrap();
         if child.wait().unwrap().success() {
             println!("moved within {millis} ms");
-            assert_eq!(portolan(&["migrate", "--take-back", "--from-data", path(&data)]).0, Some(0));
+            finished = true;
             break;
         }
     }
-    let (code, out, err) = portolan(&args);
-    if code != Some(0) {
-        assert!(err.contains("is not empty"), "{err}");
-    } else {
+    if !finished {
+        let (code, out, err) = portolan(&args);
+        assert_eq!(code, Some(0), "{err}");
         let report: Value = serde_json::from_str(&out).unwrap();
         println!("{report}");
         assert_eq!(report["left"][0].as_str().unwrap().split(' ').next(), Some("1"), "the upload: {report}");
