@@ -201,11 +201,15 @@ impl Server {
 }
 
 impl RunningServer {
-    /// `portolan ready: https://localhost:8443 (http://127.0.0.1:8080) data=/… bootstrap=/…`
+    /// `portolan ready: https://localhost:8443 (http://127.0.0.1:8080) data=/… bootstrap=/…`;
+    /// the last part only where the owner's credentials are.
     pub fn ready_line(&self) -> String {
         let http = self.http.map(|addr| format!(" (http://{addr})")).unwrap_or_default();
-        let (data, bootstrap) = (self.data.display(), self.bootstrap.display());
-        format!("portolan ready: {}{http} data={data} bootstrap={bootstrap}", self.app.url)
+        let bootstrap = match self.bootstrap.exists() {
+            true => format!(" bootstrap={}", self.bootstrap.display()),
+            false => String::new(),
+        };
+        format!("portolan ready: {}{http} data={}{bootstrap}", self.app.url, self.data.display())
     }
 
     /// Read the certificate again, and open the log files anew (SIGHUP).

@@ -132,7 +132,7 @@ impl Session {
         let secs = |secs: u64| format!("'{secs}s'");
         let statements = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
-             SET jit = off; \
+             SET jit = off; SET client_min_messages = warning; \
              SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'; \
              SELECT current_setting('server_version_num') AS version, current_setting('server_encoding') AS encoding, \
