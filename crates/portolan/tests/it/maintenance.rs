@@ -122,10 +122,14 @@ async fn a_registry_moves_to_postgres_and_s3_though_the_move_is_killed() {
     }
     if !finished {
         let (code, out, err) = portolan(&args);
-        assert_eq!(code, Some(0), "{err}");
-        let report: Value = serde_json::from_str(&out).unwrap();
-        println!("{report}");
-        assert_eq!(report["left"][0].as_str().unwrap().split(' ').next(), Some("1"), "the upload: {report}");
+        if code == Some(0) {
+            let report: Value = serde_json::from_str(&out).unwrap();
+            println!("{report}");
+            assert_eq!(report["left"][0].as_str().unwrap().split(' ').next(), Some("1"), "the upload: {report}");
+        } else {
+            // The last kill came between the mark on the source and the end of the process.
+            assert!(code == Some(3) && err.contains("was moved before"), "{code:?} {err}");
+        }
     }
     let (code, report, text) = check(&["--config", path(&target)]);
     assert_eq!(code, Some(0), "{text}");
