@@ -254,7 +254,8 @@ impl Service {
         digest: Digest,
         from: Option<&RepoName>,
     ) -> Result<bool> {
-        self.check_push(ctx, registry, name).await.map_err(|e| match from {
+        // Whether the repository is locked is asked where it is written.
+        self.check(ctx, registry, &Target::Repo(name.clone()), Action::Push).map_err(|e| match from {
             Some(from) if from != name => with_source(e, from),
             _ => e,
         })?;
@@ -281,6 +282,9 @@ impl Service {
                 let Some(size) = blob::size_in(tx, source.id, &digest)? else { continue };
                 if source.attributes.read {
                     let repo = repo::ensure(tx, &change, &name)?;
+                    if repo.visible && !repo.attributes.write {
+                        return Err(disallowed(&format!("repository {name} is locked")));
+                    }
                     blob::link(tx, repo.id, &digest, size, change.now, grace)?;
                     return Ok(true);
                 }
