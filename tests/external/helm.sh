@@ -7,6 +7,8 @@ work=$WORK/helm
 mkdir -p "$work/pulled"
 export HELM_CACHE_HOME=$work/cache HELM_CONFIG_HOME=$work/config HELM_DATA_HOME=$work/data
 export HELM_REGISTRY_CONFIG=$work/auth.json
+# Where helm looks besides: docker's own tests have signed in there.
+export DOCKER_CONFIG=$work/docker
 helm() { "$client" "$@"; }
 password=$(admin_password)
 charts=oci://$LOGIN_SERVER/charts
