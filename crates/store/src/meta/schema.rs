@@ -30,6 +30,12 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 3, name: "tasks", sql: include_str!("schema/0003_tasks.sql") },
     Migration { number: 4, name: "shared", sql: include_str!("schema/0004_shared.sql") },
     Migration { number: 5, name: "tag order", sql: include_str!("schema/0005_tag_order.sql") },
+    Migration { number: 6, name: "directory", sql: include_str!("schema/0006_directory.sql") },
+    Migration { number: 7, name: "roles", sql: include_str!("schema/0007_roles.sql") },
+    Migration { number: 8, name: "tokens", sql: include_str!("schema/0008_tokens.sql") },
+    Migration { number: 9, name: "hosts", sql: include_str!("schema/0009_hosts.sql") },
+    Migration { number: 10, name: "governance", sql: include_str!("schema/0010_governance.sql") },
+    Migration { number: 11, name: "sign in", sql: include_str!("schema/0011_sign_in.sql") },
 ];
 
 /// Make the engine's own tables.

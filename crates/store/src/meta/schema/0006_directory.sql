@@ -1,0 +1,1 @@
+-- Applications, users, managed identities, their keys and trusts.

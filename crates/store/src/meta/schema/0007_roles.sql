@@ -1,0 +1,1 @@
+-- Role definitions made here, and conditions of assignments.

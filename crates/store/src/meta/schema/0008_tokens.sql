@@ -1,0 +1,1 @@
+-- Repository tokens and scope maps.

@@ -1,0 +1,1 @@
+-- Host names of registries, and what each one uses.

@@ -1,0 +1,1 @@
+-- Locks, the activity log and security plans.
