@@ -1,0 +1,99 @@
+//! The identity provider: what Microsoft Entra is to Azure, as far as clients read it.
+//!
+//! `GET /metadata/endpoints` tells a client where everything is; OpenID discovery and the
+//! key set tell it where tokens come from and who verifies them; the token endpoint gives
+//! a service principal a directory token for its secret.
+
+mod discovery;
+mod token;
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, PRAGMA};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use portolan_service::{Error, Kind};
+use portolan_types::Timestamp;
+use serde_json::json;
+
+use super::caller;
+use super::error::Note;
+use super::respond;
+use super::{Request, RequestId, Response};
+use crate::App;
+
+const FORM_BYTES_MAX: usize = 256 * 1024;
+
+/// Answer a request to the identity provider.
+pub async fn handle(app: &Arc<App>, req: Request) -> Response {
+    let (parts, body) = req.into_parts();
+    let path = parts.uri.path().trim_matches('/').to_ascii_lowercase();
+    let words: Vec<&str> = path.split('/').collect();
+    let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    let answer = match words.as_slice() {
+        ["metadata", "endpoints"] if get => Ok(respond::json(StatusCode::OK, &discovery::endpoints(app, &parts))),
+        [tenant, "v2.0", ".well-known", "openid-configuration"] | [tenant, ".well-known", "openid-configuration"]
+            if get =>
+        {
+            known_tenant(app, tenant).map(|()| respond::json(StatusCode::OK, &discovery::discovery(app, &parts)))
+        }
+        [tenant, "discovery", "v2.0", "keys"] | [tenant, "discovery", "keys"] if get => known_tenant(app, tenant)
+            .map(|()| respond::json(StatusCode::OK, &json!({"keys": app.service.authority.jwks()}))),
+        [tenant, "oauth2", "v2.0", "token"] | [tenant, "oauth2", "token"] if parts.method == Method::POST => {
+            let peer = caller::peer(&parts);
+            let answer = match (app.rates.token(peer).and(known_tenant(app, tenant)), body) {
+                (Ok(()), body) => match respond::form(body, FORM_BYTES_MAX).await {
+                    Ok(form) => token::token(app, &parts, &form),
+                    Err(e) => Err(e),
+                },
+                (Err(e), _) => Err(e),
+            };
+            if answer.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
+                app.rates.sign_in_failed(peer);
+            }
+            answer
+        }
+        _ => return super::error::unknown_path(),
+    };
+    answer.unwrap_or_else(|e| failure(&e, &parts))
+}
+
+fn known_tenant(app: &App, tenant: &str) -> Result<(), Error> {
+    if ["common", "organizations"].contains(&tenant) || tenant == app.service.tenant_id().to_string() {
+        return Ok(());
+    }
+    let shown: String = tenant.chars().take(64).collect();
+    Err(Error::new(
+        Kind::Invalid,
+        "invalid_tenant",
+        format!(
+            "AADSTS90002: Tenant '{}' not found. Check to make sure you have the correct tenant ID.",
+            shown.escape_debug()
+        ),
+    ))
+}
+
+/// An error as RFC 6749, section 5.2, has it, with the members that Entra adds.
+fn failure(error: &Error, parts: &Parts) -> Response {
+    let status = super::error::status(error.kind);
+    let trace = parts.extensions.get::<RequestId>().map_or("", |id| &id.0);
+    let number =
+        error.message.strip_prefix("AADSTS").and_then(|m| m.split(':').next()).and_then(|n| n.parse::<u32>().ok());
+    let body = json!({
+        "error": error.code,
+        "error_description": format!("{} Trace ID: {trace}", error.message),
+        "error_codes": number.into_iter().collect::<Vec<_>>(),
+        "timestamp": Timestamp::now().rfc3339(),
+        "trace_id": trace,
+        "correlation_id": trace,
+    });
+    let mut res = no_store(respond::json(status, &body));
+    res.extensions_mut().insert(Note { code: error.code, message: error.message.clone(), cause: None });
+    res
+}
+
+fn no_store(mut res: Response) -> Response {
+    res.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-cache"));
+    res.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    res
+}
