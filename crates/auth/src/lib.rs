@@ -6,7 +6,8 @@
 //! - [`keys`]: RS256 signing keys and the key set that verifiers fetch.
 //! - [`token`]: the claims of our three tokens: directory, registry refresh, registry access.
 //! - [`authority`]: issues and verifies them, with a bounded memory of verified tokens.
-//! - [`password`]: hashes of high-entropy secrets, and the admin user's derived passwords.
+//! - [`password`]: hashes of secrets and of people's passwords, and the admin user's derived ones.
+//! - [`ticket`]: what we hand out sealed, to read it when it comes back.
 //!
 //! *Architecture invariant:* no storage and no clock. Keys come in as bytes, times as
 //! parameters; what must be kept is handed back to the caller.
@@ -16,6 +17,7 @@ pub mod authority;
 pub mod keys;
 pub mod master;
 pub mod password;
+pub mod ticket;
 pub mod token;
 
 pub use authority::Authority;

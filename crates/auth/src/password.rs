@@ -1,14 +1,19 @@
-//! Secrets that the server makes itself, and how it remembers them.
+//! Secrets that the server makes itself, passwords that people choose, and how both are
+//! remembered.
 //!
-//! They have at least 160 bits of entropy, so a salted SHA-256 is as strong as any slow
-//! hash and keeps `docker login` cheap. A stored hash begins with a version byte, so that
-//! secrets chosen by people can use a slow hash beside it.
+//! What the server makes has at least 160 bits of entropy, so a salted SHA-256 is as strong
+//! as any slow hash and keeps `docker login` cheap. What people choose is hashed slowly
+//! ([`hash_slow`]). A stored hash begins with a version byte that says which it is.
+
+mod slow;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Context, SHA256};
 use portolan_types::Secret;
 
 use crate::master::{KeyError, MasterKey, random};
+
+pub use slow::{PASSWORD_BYTES_MAX, Recent, hash_slow, is_slow, verify_nobody_slow};
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const SHA256_SALTED: u8 = 1;
@@ -30,13 +35,15 @@ pub fn hash(secret: &Secret<String>) -> Result<Vec<u8>, KeyError> {
     Ok(out)
 }
 
-/// Whether `secret` is the one that was hashed, in time that does not tell how nearly.
+/// Whether `secret` is the one that was hashed, in time that does not tell how nearly. For
+/// a hash of [`hash_slow`] it takes as long as making it did.
 pub fn verify(stored: &[u8], secret: &str) -> bool {
     match stored.split_first() {
         Some((&SHA256_SALTED, rest)) => match rest.split_at_checked(SALT_BYTES) {
             Some((salt, hash)) => verify_slices_are_equal(salted(salt, secret).as_ref(), hash).is_ok(),
             None => false,
         },
+        Some((&slow::ARGON2ID, rest)) => slow::verify(rest, secret),
         _ => false,
     }
 }
