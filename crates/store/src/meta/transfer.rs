@@ -64,6 +64,11 @@ tables! {
     run_event [seq] registry run status at / 500;
     object [key] kind registry size created expires / 500;
     step_cache [key] record bytes last_used / 32;
+    management_lock [scope_key, key] scope name level notes created updated / 500;
+    activity [seq] at correlation caller operation status resource detail / 100;
+    operation [id] kind scope_key scope principal detail status code message created ended leased_until / 100;
+    security_plan [key] name tier sub_plan extensions enabled updated / 500;
+    registry_identity [registry, key] identity principal client created / 500;
 }
 
 /// Tables that stay, and why.
