@@ -24,7 +24,7 @@ use crate::access::{ActionSet, Grant};
 use crate::keys::{Jwk, KeyRing, SigningKey};
 use crate::master::{KeyError, MasterKey};
 use crate::token::{
-    ACCESS, AccessToken, AdminClaim, DirectoryClaims, DirectoryToken, Permissions, REFRESH, REGISTRY_ISSUER,
+    ACCESS, AccessToken, AdminClaim, DirectoryClaims, DirectoryToken, IdClaims, Permissions, REFRESH, REGISTRY_ISSUER,
     RefreshToken, RegistryClaims, Subject, TokenError,
 };
 
@@ -86,6 +86,23 @@ pub struct NewDirectoryToken<'a> {
     pub app_id: Option<Uuid>,
     /// How long it lasts.
     pub lifetime: Duration,
+}
+
+/// A person who signed in, as their tokens tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Person<'a> {
+    /// What they sign in with: `alice@example.com`.
+    pub user_name: &'a str,
+    /// For people.
+    pub display_name: &'a str,
+    /// The client application that they signed in by.
+    pub client: Uuid,
+    /// When they proved who they are.
+    pub signed_in: Timestamp,
+    /// How (`amr` of RFC 8176): `pwd`.
+    pub methods: &'a [&'a str],
+    /// What the client wants to find in the id token.
+    pub nonce: Option<&'a str>,
 }
 
 /// The registry a registry token is for.
@@ -175,6 +192,71 @@ impl Authority {
             tid: new.tenant,
             uti: Uuid::new_v4().to_string(),
             ver: "2.0".to_owned(),
+            iat_us: u32::try_from(now.0.rem_euclid(1_000_000)).ok(),
+            azp: None,
+            name: None,
+            upn: None,
+            scp: None,
+            amr: None,
+        };
+        self.issue(&claims, new.lifetime, now)
+    }
+
+    /// Issue a directory token for a person, with what Entra says of people.
+    pub fn issue_user(
+        &self,
+        new: &NewDirectoryToken<'_>,
+        person: &Person<'_>,
+        now: Timestamp,
+    ) -> Result<Issued, KeyError> {
+        let (iat, exp) = span(now, new.lifetime);
+        let claims = DirectoryClaims {
+            aud: new.audience.to_owned(),
+            iss: new.issuer.to_owned(),
+            iat,
+            nbf: iat,
+            exp,
+            appid: None,
+            appidacr: None,
+            idtyp: "user".to_owned(),
+            oid: new.object_id,
+            sub: new.object_id,
+            tid: new.tenant,
+            uti: Uuid::new_v4().to_string(),
+            ver: "2.0".to_owned(),
+            iat_us: u32::try_from(now.0.rem_euclid(1_000_000)).ok(),
+            azp: Some(person.client),
+            name: Some(person.display_name.to_owned()),
+            upn: Some(person.user_name.to_owned()),
+            scp: Some("user_impersonation".to_owned()),
+            amr: Some(person.methods.iter().map(|m| (*m).to_owned()).collect()),
+        };
+        self.issue(&claims, new.lifetime, now)
+    }
+
+    /// Issue an id token: it tells the client who signed in. `new.audience` is not looked at.
+    pub fn issue_id(
+        &self,
+        new: &NewDirectoryToken<'_>,
+        person: &Person<'_>,
+        now: Timestamp,
+    ) -> Result<Issued, KeyError> {
+        let (iat, exp) = span(now, new.lifetime);
+        let claims = IdClaims {
+            aud: person.client,
+            iss: new.issuer,
+            iat,
+            nbf: iat,
+            exp,
+            auth_time: person.signed_in.unix_secs(),
+            oid: new.object_id,
+            sub: new.object_id,
+            tid: new.tenant,
+            name: person.display_name,
+            preferred_username: person.user_name,
+            nonce: person.nonce,
+            amr: person.methods,
+            ver: "2.0",
         };
         self.issue(&claims, new.lifetime, now)
     }
@@ -354,12 +436,8 @@ impl Authority {
         if claims.iss == REGISTRY_ISSUER || !claims.iss.ends_with(&format!("/{}/v2.0", claims.tid)) {
             return Err(TokenError::Invalid);
         }
-        let token = DirectoryToken {
-            object_id: claims.oid,
-            app_id: claims.appid,
-            tenant: claims.tid,
-            issued: Timestamp::from_unix_secs(claims.iat),
-        };
+        let token =
+            DirectoryToken { object_id: claims.oid, app_id: claims.appid, tenant: claims.tid, issued: claims.issued() };
         Ok(Verified {
             not_before: claims.nbf,
             expires: claims.exp,

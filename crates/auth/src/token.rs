@@ -129,6 +129,49 @@ pub(crate) struct DirectoryClaims {
     pub tid: Uuid,
     pub uti: String,
     pub ver: String,
+    /// Microseconds to add to `iat`: a password may be renewed and used within one second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat_us: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azp: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scp: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amr: Option<Vec<String>>,
+}
+
+impl DirectoryClaims {
+    /// When the token was issued, to the microsecond if it says so.
+    pub(crate) fn issued(&self) -> Timestamp {
+        let micros = self.iat_us.filter(|us| *us < 1_000_000).unwrap_or(0);
+        Timestamp(Timestamp::from_unix_secs(self.iat).0.saturating_add(i64::from(micros)))
+    }
+}
+
+/// Claims of an id token (OpenID Connect Core 1.0, section 2), with Entra's `oid`, `tid` and
+/// `preferred_username`. It says to a client who signed in, and opens nothing: it lacks the
+/// claims without which no directory token is read.
+#[derive(Debug, Serialize)]
+pub(crate) struct IdClaims<'a> {
+    pub aud: Uuid,
+    pub iss: &'a str,
+    pub iat: i64,
+    pub nbf: i64,
+    pub exp: i64,
+    pub auth_time: i64,
+    pub oid: Uuid,
+    pub sub: Uuid,
+    pub tid: Uuid,
+    pub name: &'a str,
+    pub preferred_username: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<&'a str>,
+    pub amr: &'a [&'a str],
+    pub ver: &'static str,
 }
 
 /// Claims of a registry refresh or access token.

@@ -247,3 +247,55 @@ fn sealed_keys_open() {
     assert!(SigningKey::unseal(&master, "other", &sealed).is_err());
     assert!(!format!("{key:?}").contains(&key.jwk().n));
 }
+
+#[test]
+fn an_id_token_opens_nothing() {
+    let authority = authority();
+    let tenant = Uuid::from_u128(1);
+    let new = NewDirectoryToken {
+        issuer: &format!("https://localhost:8443/{tenant}/v2.0"),
+        audience: "https://localhost:8443",
+        tenant,
+        object_id: Uuid::from_u128(7),
+        app_id: None,
+        lifetime: HOUR,
+    };
+    let person = Person {
+        user_name: "alice@example.com",
+        display_name: "Alice",
+        client: Uuid::from_u128(9),
+        signed_in: NOW,
+        methods: &["pwd"],
+        nonce: Some("n1"),
+    };
+    let id = authority.issue_id(&new, &person, NOW).unwrap().token.into_exposed();
+    let claims = part(&id, 1);
+    assert_eq!(
+        (&claims["aud"], &claims["preferred_username"], &claims["nonce"]),
+        (&json!(Uuid::from_u128(9)), &json!("alice@example.com"), &json!("n1"))
+    );
+    // Even by somebody who takes any audience.
+    assert_eq!(authority.verify_directory(&id, |_| true, NOW).unwrap_err(), TokenError::Invalid);
+    assert_eq!(authority.verify_access(&id, REG, NOW).unwrap_err(), TokenError::Invalid);
+    let token = authority.issue_user(&new, &person, NOW).unwrap().token.into_exposed();
+    let read = authority.verify_directory(&token, |a| a == "https://localhost:8443", NOW).unwrap();
+    assert_eq!((read.object_id, read.app_id, read.issued), (Uuid::from_u128(7), None, NOW));
+    assert_eq!((&part(&token, 1)["upn"], &part(&token, 1)["idtyp"]), (&json!("alice@example.com"), &json!("user")));
+}
+
+#[test]
+fn a_directory_token_knows_when_it_was_issued_within_the_second() {
+    let authority = authority();
+    let tenant = Uuid::from_u128(1);
+    let new = NewDirectoryToken {
+        issuer: &format!("https://localhost:8443/{tenant}/v2.0"),
+        audience: "a",
+        tenant,
+        object_id: Uuid::from_u128(7),
+        app_id: None,
+        lifetime: HOUR,
+    };
+    let late = Timestamp(NOW.0 + 999_999);
+    let token = authority.issue_directory(&new, late).unwrap().token.into_exposed();
+    assert_eq!(authority.verify_directory(&token, |_| true, late).unwrap().issued, late);
+}
