@@ -54,6 +54,7 @@ pub mod run;
 pub mod schema;
 pub mod security_plan;
 pub mod setting;
+pub mod sign_in;
 mod sqlite;
 pub mod step;
 pub mod tag;

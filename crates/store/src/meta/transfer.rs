@@ -69,6 +69,8 @@ tables! {
     operation [id] kind scope_key scope principal detail status code message created ended leased_until / 100;
     security_plan [key] name tier sub_plan extensions enabled updated / 500;
     registry_identity [registry, key] identity principal client created / 500;
+    sign_in_code [id] expires / 500;
+    sign_in_link [issuer, subject] principal created / 500;
 }
 
 /// Tables that stay, and why.
@@ -80,6 +82,7 @@ pub const LEFT: &[(&str, &str)] = &[
     ("push", "what they have in hand"),
     ("upload_writer", "what they have in hand"),
     ("duty", "what they do for the others"),
+    ("sign_in_device", "who was about to sign in begins again"),
 ];
 
 /// Settings under this prefix are about moving and do not move.
