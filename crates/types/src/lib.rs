@@ -21,7 +21,7 @@ pub mod time;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use ids::{ResourceId, RunId, UploadId};
-pub use names::{GroupName, InvalidName, RegistryName, RepoName, Tag};
+pub use names::{GroupName, InvalidName, RegistryName, RepoName, ScopeMapName, Tag, TokenName};
 pub use platform::Platform;
 pub use reference::{ImageRef, Reference};
 pub use secret::Secret;

@@ -95,6 +95,32 @@ name_type!(
     check_group
 );
 
+name_type!(
+    /// A repository token: 5 to 50 letters, digits, `-` and `_`; compare with
+    /// [`TokenName::key`].
+    TokenName,
+    check_token
+);
+name_type!(
+    /// A scope map: 5 to 50 letters, digits, `-` and `_`; compare with [`ScopeMapName::key`].
+    ScopeMapName,
+    check_scope_map
+);
+
+impl TokenName {
+    /// The lower-case form, unique in a registry.
+    pub fn key(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+}
+
+impl ScopeMapName {
+    /// The lower-case form, unique in a registry.
+    pub fn key(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+}
+
 impl RegistryName {
     /// The lower-case form, unique in a server: what rows and host names use.
     pub fn key(&self) -> String {
@@ -139,6 +165,23 @@ fn is_path_component(part: &str) -> bool {
         b"" | b"." | b"_" | b"__" => true,
         dashes => dashes.iter().all(|c| *c == b'-'),
     })
+}
+
+fn check_token(text: &str) -> Result<(), InvalidName> {
+    check_child("token name", text)
+}
+
+fn check_scope_map(text: &str) -> Result<(), InvalidName> {
+    check_child("scope map name", text)
+}
+
+/// What ARM takes as the name of a thing in a registry.
+fn check_child(what: &'static str, text: &str) -> Result<(), InvalidName> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    if (5..=50).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(InvalidName { what, why: "it must be 5 to 50 letters, digits, dashes and underscores" })
 }
 
 fn check_tag(text: &str) -> Result<(), InvalidName> {
@@ -193,6 +236,17 @@ mod tests {
         {
             assert!(bad.parse::<RepoName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn tokens_and_scope_maps() {
+        for good in ["token", "_repositories_admin", "A-b_1", &"a".repeat(50)] {
+            assert!(good.parse::<TokenName>().is_ok() && good.parse::<ScopeMapName>().is_ok(), "{good}");
+        }
+        for bad in ["", "tok1", "to ken", "a/b/c", "token\0", "tokén", "a.b.c", &"a".repeat(51)] {
+            assert!(bad.parse::<TokenName>().is_err() && bad.parse::<ScopeMapName>().is_err(), "{bad}");
+        }
+        assert_eq!("MyToken".parse::<TokenName>().unwrap().key(), "mytoken");
     }
 
     #[test]

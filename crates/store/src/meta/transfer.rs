@@ -47,6 +47,10 @@ tables! {
     signing_key [kid] sealed created inactive_since / 500;
     role_assignment [id] scope_key scope principal role created / 500;
     cache_rule [registry, key] name source target credential created / 500;
+    scope_map [registry, key] name description actions created / 100;
+    repo_token [registry, key] name scope_map enabled created / 500;
+    repo_token_password [registry, token, which] id hash created expires / 500;
+    repo_token_change [registry] version / 500;
     repo [id] registry name attrs created updated hlc region / 500;
     blob [digest] size created / 500;
     repo_blob [repo, digest] linked / 500;

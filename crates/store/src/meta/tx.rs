@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use portolan_types::{Digest, GroupName, RegistryName, RepoName, RunId, Tag, Timestamp, UploadId};
+use portolan_types::{
+    Digest, GroupName, RegistryName, RepoName, RunId, ScopeMapName, Tag, Timestamp, TokenName, UploadId,
+};
 use uuid::Uuid;
 
 use super::{Row, Tx, Value};
@@ -361,7 +363,7 @@ macro_rules! text_values {
     )*};
 }
 
-text_values!(RepoName, Tag, RegistryName, GroupName, RunId);
+text_values!(RepoName, Tag, RegistryName, GroupName, RunId, TokenName, ScopeMapName);
 
 impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     fn from(value: Option<T>) -> Self {
