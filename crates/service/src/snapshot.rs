@@ -9,15 +9,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portolan_auth::access::{Assignment, role};
+use portolan_auth::access::{Assignment, ScopeMap, role};
 use portolan_store::meta::{self, Tx};
-use portolan_types::Timestamp;
+use portolan_types::{RegistryName, Timestamp};
 use uuid::Uuid;
 
 use crate::Result;
 use crate::peers::version;
 use crate::registries::Registry;
 use crate::service::{Service, ServiceConfig};
+use crate::token_state::{self, TokenState, Tokens};
 
 /// Names of the settings.
 pub(crate) const TENANT: &str = "tenant";
@@ -38,12 +39,20 @@ pub(crate) struct Snapshot {
     by_host: HashMap<String, Arc<Registry>>,
     pub principals: HashMap<Uuid, PrincipalState>,
     by_app: HashMap<Uuid, Uuid>,
+    /// Users by their names in lower case.
+    by_user: HashMap<String, Uuid>,
+    /// Repository tokens, by their registry's row.
+    tokens: Tokens,
 }
 
 /// A principal as decisions need it.
 pub(crate) struct PrincipalState {
     pub object_id: Uuid,
     pub app_id: Option<Uuid>,
+    /// For people.
+    pub display_name: String,
+    /// What a user signs in with: `alice@example.com`.
+    pub user_name: Option<String>,
     pub enabled: bool,
     /// Tokens issued before this are refused.
     pub valid_from: Timestamp,
@@ -76,7 +85,23 @@ impl Snapshot {
         self.principals.get(self.by_app.get(&app_id)?)
     }
 
-    fn read(tx: &mut dyn Tx, config: &ServiceConfig) -> Result<Snapshot> {
+    /// The user who signs in by this name, in any case.
+    pub(crate) fn user(&self, name: &str) -> Option<&PrincipalState> {
+        self.principals.get(self.by_user.get(&name.to_lowercase())?)
+    }
+
+    /// The repository token of this name, in any case, of the registry of this row.
+    pub(crate) fn token(&self, registry: i64, name: &str) -> Option<&TokenState> {
+        self.tokens.get(&registry)?.get(name)
+    }
+
+    /// What a repository token may do.
+    pub(crate) fn scope_map(&self, registry: &RegistryName, token: &str) -> Option<&ScopeMap> {
+        self.token(self.registry(&registry.key())?.id, token).filter(|t| t.enabled)?.scope_map.as_deref()
+    }
+
+    /// Read all of it; `before` is what was read last, for what did not change since.
+    fn read(tx: &mut dyn Tx, config: &ServiceConfig, before: &Snapshot) -> Result<Snapshot> {
         let id = |text: Option<String>| text.and_then(|t| Uuid::try_parse(&t).ok()).unwrap_or_default();
         let tenant = id(meta::setting::get(tx, TENANT)?);
         let subscription = id(meta::setting::get(tx, SUBSCRIPTION)?);
@@ -96,6 +121,8 @@ impl Snapshot {
             let state = PrincipalState {
                 object_id: row.object_id,
                 app_id: row.app_id,
+                display_name: row.display_name,
+                user_name: None,
                 enabled: row.enabled,
                 valid_from: row.valid_from,
                 secrets: Vec::new(),
@@ -113,6 +140,7 @@ impl Snapshot {
                 state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions });
             }
         }
+        snapshot.tokens = token_state::read(tx, &before.tokens)?;
         Ok(snapshot)
     }
 }
@@ -123,7 +151,8 @@ impl Service {
     pub async fn refresh(&self) -> Result<()> {
         let _one_at_a_time = self.refreshing.lock().await;
         let config = self.config.clone();
-        let snapshot = self.meta.read(move |tx| Snapshot::read(tx, &config)).await?;
+        let before = self.snapshot.load_full();
+        let snapshot = self.meta.read(move |tx| Snapshot::read(tx, &config, &before)).await?;
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
     }
