@@ -4,8 +4,12 @@
 //! [`Principal`] and its wish into an [`Action`] on a [`Resource`], and asks [`decide`].
 //! What a role may do is the table [`ROLES`]; what a token opens of that is [`grants_allow`].
 
+mod scope_map;
+
 use portolan_types::{RegistryName, RepoName};
 use uuid::{Uuid, uuid};
+
+pub use scope_map::{SCOPE_MAP_ACTIONS_MAX, ScopeMap, ScopeMapError};
 
 /// Who is asking.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -324,6 +324,7 @@ impl Authority {
         let sub = match subject {
             Subject::Directory { object_id, .. } => object_id.to_string(),
             Subject::Admin { .. } => "admin".to_owned(),
+            Subject::Token { name, .. } => name.to_string(),
             Subject::Anonymous => "anonymous".to_owned(),
         };
         let mut claims = registry_claims(registry, tenant, ACCESS, sub, lifetime, now);
@@ -335,6 +336,7 @@ impl Authority {
             Subject::Admin { which, generation } => {
                 claims.generation = Some(AdminClaim { which: u8::from(which.index() == 1), generation: *generation });
             }
+            Subject::Token { password, .. } => claims.password = Some(*password),
             Subject::Anonymous => {}
         }
         claims.access = Some(grants.to_vec());
@@ -514,6 +516,8 @@ fn registry_claims(
         oid: None,
         appid: None,
         generation: None,
+        password: None,
+        aad_identity: None,
         permissions: None,
         access: None,
         roles: Vec::new(),

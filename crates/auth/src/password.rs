@@ -18,6 +18,8 @@ pub use slow::{PASSWORD_BYTES_MAX, Recent, hash_slow, is_slow, verify_nobody_slo
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const SHA256_SALTED: u8 = 1;
 const SALT_BYTES: usize = 16;
+/// How many hashes a sign-in compares at least: as many as a repository token has passwords.
+pub const COMPARED_MIN: usize = 2;
 /// Characters of a generated secret: 40 of 62, some 238 bits.
 const SECRET_CHARS: usize = 40;
 
@@ -48,6 +50,23 @@ pub fn verify(stored: &[u8], secret: &str) -> bool {
     }
 }
 
+/// Which of these stored hashes is of `secret`, if one is. Every one is compared, and at least
+/// [`COMPARED_MIN`]: how long it takes tells neither which one came near nor, for those who
+/// have no more than that, whether there is anybody of that name.
+pub fn verify_any<'a>(stored: impl Iterator<Item = &'a [u8]>, secret: &str) -> Option<usize> {
+    let (mut found, mut compared) = (None, 0);
+    for (at, hash) in stored.enumerate() {
+        if verify(hash, secret) {
+            found = Some(at);
+        }
+        compared = at + 1;
+    }
+    for _ in compared..COMPARED_MIN {
+        verify_nobody(secret);
+    }
+    found
+}
+
 /// Spend the time of one [`verify`], for callers that found nobody of that name, so that
 /// the answer's time does not tell who exists. Always false.
 pub fn verify_nobody(secret: &str) -> bool {
@@ -56,6 +75,8 @@ pub fn verify_nobody(secret: &str) -> bool {
 }
 
 fn salted(salt: &[u8], secret: &str) -> aws_lc_rs::digest::Digest {
+    #[cfg(test)]
+    tests::HASHED.with(|n| n.set(n.get() + 1));
     let mut context = Context::new(&SHA256);
     context.update(salt);
     context.update(secret.as_bytes());
@@ -120,7 +141,34 @@ fn base62(bytes: &[u8], chars: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How many hashes this thread has made.
+        pub(super) static HASHED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn every_sign_in_costs_as_many_hashes_whoever_is_there() {
+        let secrets: Vec<_> = (0..3).map(|_| generate().unwrap()).collect();
+        let hashes: Vec<_> = secrets.iter().map(|s| hash(s).unwrap()).collect();
+        let cost = |take: usize, secret: &str| {
+            let before = HASHED.with(Cell::get);
+            let found = verify_any(hashes[..take].iter().map(|h| &h[..]), secret);
+            (found, HASHED.with(Cell::get) - before)
+        };
+        // Nobody of that name, one password, two; a wrong one, the first, the last.
+        assert_eq!(cost(0, "wrong"), (None, 2));
+        assert_eq!(cost(1, "wrong"), (None, 2));
+        assert_eq!(cost(2, "wrong"), (None, 2));
+        assert_eq!(cost(1, secrets[0].expose()), (Some(0), 2));
+        assert_eq!(cost(2, secrets[0].expose()), (Some(0), 2));
+        assert_eq!(cost(2, secrets[1].expose()), (Some(1), 2));
+        assert_eq!(cost(2, secrets[2].expose()), (None, 2));
+        assert_eq!(cost(3, secrets[0].expose()), (Some(0), 3));
+    }
 
     #[test]
     fn hashes_know_their_secret_only() {

@@ -7,14 +7,14 @@
 //! - A *registry access token* opens certain repositories of one registry for 75 minutes
 //!   and carries the grants in `access`.
 //!
-//! The registry tokens have ACR's claims and issuer ("Azure Container Registry"), and two
+//! The registry tokens have ACR's claims and issuer ("Azure Container Registry"), and three
 //! of our own: `rid`, the registry's row, so that a name deleted and made again starts
-//! clean, and `gen`, the generation of the admin password it was got with, so that
-//! renewing the password ends the tokens too.
+//! clean, and `gen` or `pwd`, the generation of the admin password or the number of the
+//! repository token's password it was got with, so that it ends with the password.
 
 use std::sync::Arc;
 
-use portolan_types::{RegistryName, Timestamp};
+use portolan_types::{RegistryName, Timestamp, TokenName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -61,6 +61,13 @@ pub enum Subject {
         /// That password's generation.
         generation: u32,
     },
+    /// A repository token of the registry, by the password it was got with.
+    Token {
+        /// Its name.
+        name: TokenName,
+        /// The number of the password, which no other ever has.
+        password: i64,
+    },
     /// Nobody: anonymous pull.
     Anonymous,
 }
@@ -71,6 +78,7 @@ impl Subject {
         match self {
             Subject::Directory { object_id, app_id } => Principal::Directory { object_id: *object_id, app_id: *app_id },
             Subject::Admin { .. } => Principal::AdminUser(registry.clone()),
+            Subject::Token { name, .. } => Principal::Token { registry: registry.clone(), name: name.to_string() },
             Subject::Anonymous => Principal::Anonymous,
         }
     }
@@ -194,6 +202,12 @@ pub(crate) struct RegistryClaims {
     pub appid: Option<Uuid>,
     #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<AdminClaim>,
+    /// The password of a repository token.
+    #[serde(rename = "pwd", default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<i64>,
+    /// Object id of whoever it speaks for, in registries with permissions for each repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aad_identity: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Permissions>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,13 +238,14 @@ pub(crate) const ACCESS: &str = "access_token";
 impl RegistryClaims {
     /// For whom an access token speaks; nothing when the claims contradict themselves.
     pub(crate) fn subject(&self) -> Option<Subject> {
-        match (self.oid, self.generation, self.sub.as_str()) {
-            (Some(object_id), None, _) => Some(Subject::Directory { object_id, app_id: self.appid }),
-            (None, Some(AdminClaim { which, generation }), _) => {
+        match (self.oid, self.generation, self.password) {
+            (Some(object_id), None, None) => Some(Subject::Directory { object_id, app_id: self.appid }),
+            (None, Some(AdminClaim { which, generation }), None) => {
                 let which = AdminPassword::BOTH.into_iter().find(|p| p.index() == usize::from(which))?;
                 Some(Subject::Admin { which, generation })
             }
-            (None, None, "anonymous") => Some(Subject::Anonymous),
+            (None, None, Some(password)) => Some(Subject::Token { name: self.sub.parse().ok()?, password }),
+            (None, None, None) if self.sub == "anonymous" => Some(Subject::Anonymous),
             _ => None,
         }
     }

@@ -1,22 +1,21 @@
 //! The tenant, its first owner, and how callers prove who they are.
 
 use portolan_auth::access::{OWNER, Principal};
-use portolan_auth::password::{self, AdminPassword};
-use portolan_auth::token::{Subject, TokenError};
+use portolan_auth::password;
+use portolan_auth::token::TokenError;
 use portolan_store::meta;
-use portolan_store::meta::principal::{PrincipalRow, SecretRow};
+use portolan_store::meta::application::ApplicationRow;
+use portolan_store::meta::credential::{CredentialKind, CredentialRow};
+use portolan_store::meta::principal::PrincipalRow;
 use portolan_store::meta::role::AssignmentRow;
 use portolan_types::{ResourceId, Secret, Timestamp};
 use uuid::Uuid;
 
 use crate::keys::key_error;
-use crate::registries::Registry;
 use crate::service::Service;
 use crate::snapshot::{PrincipalState, SUBSCRIPTION, Snapshot, TENANT, is_loopback, without_port};
-use crate::{Error, Kind, Reach, Result};
+use crate::{Error, Kind, Result};
 
-/// The user name that says "the password is a registry refresh token".
-pub const NULL_USER: &str = "00000000-0000-0000-0000-000000000000";
 /// The audience of registry sign-in, as public clients name it.
 pub const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
 /// Audiences under which clients that know only Azure's public names ask for ARM.
@@ -86,17 +85,30 @@ impl Service {
                 enabled: true,
                 valid_from: Timestamp(0),
                 created: now,
+                user_name: None,
+                properties: "{}".to_owned(),
             };
             meta::principal::insert(tx, &owner)?;
-            let secret = SecretRow {
-                id: Uuid::new_v4(),
-                principal: owner.object_id,
-                name: "bootstrap".to_owned(),
-                hash,
+            let application = ApplicationRow {
+                object_id: Uuid::new_v4(),
+                app_id: b.client_id,
+                display_name: owner.display_name.clone(),
+                properties: "{}".to_owned(),
                 created: now,
+            };
+            meta::application::insert(tx, &application)?;
+            let secret = CredentialRow {
+                id: Uuid::new_v4(),
+                owner: owner.object_id,
+                kind: CredentialKind::Password,
+                name: Some("bootstrap".to_owned()),
+                value: hash,
+                hint: None,
+                created: now,
+                starts: None,
                 expires: None,
             };
-            meta::principal::insert_secret(tx, &secret)?;
+            meta::credential::insert(tx, &secret)?;
             let role = AssignmentRow {
                 id: Uuid::new_v4(),
                 scope: ResourceId::subscription(&b.subscription_id),
@@ -171,113 +183,26 @@ impl Service {
         }
     }
 
-    /// The caller of a registry's data plane, by an access token of that registry.
-    pub fn data_plane_bearer(&self, registry: &Registry, token: &str, now: Timestamp) -> Result<(Principal, Reach)> {
-        let token = self
-            .authority
-            .verify_access(token, registry.audience(), now)
-            .map_err(|e| bad_credentials(&e.to_string()))?;
-        if !self.still_good(registry, &token.subject, token.issued) {
-            return Err(bad_credentials("the token is no longer valid"));
-        }
-        Ok((token.subject.principal(&registry.name), Reach::Grants(token.grants.clone())))
-    }
-
-    /// The caller of a registry's data plane, by Basic: see [`Service::sign_in`].
-    pub fn data_plane_basic(
-        &self,
-        registry: &Registry,
-        user: &str,
-        password: &str,
-        now: Timestamp,
-    ) -> Result<(Principal, Reach)> {
-        let subject = self.sign_in(registry, user, password, now)?;
-        Ok((subject.principal(&registry.name), Reach::Principal))
-    }
-
-    /// Check a user name and password as `docker login` sends them: the null GUID and a
-    /// refresh token; the registry's name and an admin password; an application id and one
-    /// of its secrets. The same answer to every wrong pair.
-    pub fn sign_in(&self, registry: &Registry, user: &str, password: &str, now: Timestamp) -> Result<Subject> {
-        let wrong = || bad_credentials("the user name or the password is wrong");
-        if user == NULL_USER {
-            return self.refresh_subject(registry, password, now);
-        }
-        if user.eq_ignore_ascii_case(registry.name.as_str()) {
-            return self.admin_subject(registry, password).ok_or_else(wrong);
-        }
-        let principal = match Uuid::try_parse(user) {
-            Ok(app_id) => self.check_secret(app_id, password, now),
-            Err(_) => None,
-        };
-        match principal {
-            Some((object_id, app_id)) => Ok(Subject::Directory { object_id, app_id }),
-            None => {
-                password::verify_nobody(password);
-                Err(wrong())
-            }
-        }
-    }
-
-    /// For whom a refresh token of this registry speaks, if that principal is still welcome.
-    pub(crate) fn refresh_subject(&self, registry: &Registry, token: &str, now: Timestamp) -> Result<Subject> {
-        let token = self
-            .authority
-            .verify_refresh(token, registry.audience(), now)
-            .map_err(|e| bad_credentials(&e.to_string()))?;
-        let subject = Subject::Directory { object_id: token.object_id, app_id: token.app_id };
-        if !self.still_good(registry, &subject, token.issued) {
-            return Err(bad_credentials("the token is no longer valid"));
-        }
-        Ok(subject)
-    }
-
-    /// The admin user, when it may sign in and this is one of its passwords. Both are
-    /// always compared.
-    fn admin_subject(&self, registry: &Registry, given: &str) -> Option<Subject> {
-        let mut found = None;
-        for which in AdminPassword::BOTH {
-            let generation = registry.admin_generations[which.index()];
-            if password::verify_admin(self.authority.master(), registry.id, which, generation, given) {
-                found = Some(Subject::Admin { which, generation });
-            }
-        }
-        found.filter(|_| registry.admin_enabled)
-    }
-
     /// The enabled service principal whose secret this is: object id and application id.
+    /// Compares as often for an application that is not there, so that the time of the answer
+    /// does not tell whether it is.
     pub(crate) fn check_secret(&self, app_id: Uuid, secret: &str, now: Timestamp) -> Option<(Uuid, Option<Uuid>)> {
         let snapshot = self.snapshot.load();
-        let state = snapshot.application(app_id)?;
-        // Every secret is compared, so that the time does not tell which one came near.
-        let good = state
-            .secrets
-            .iter()
-            .filter(|s| password::verify(&s.hash, secret))
-            .filter(|s| s.expires.is_none_or(|end| now < end))
-            .count();
-        (good > 0 && state.enabled).then_some((state.object_id, state.app_id))
+        let state = snapshot.application(app_id);
+        let secrets = state.map_or(&[][..], |state| &state.secrets);
+        let good = password::verify_any(secrets.iter().map(|s| &s.hash[..]), secret)
+            .is_some_and(|at| secrets[at].is_good(now));
+        state.filter(|state| good && state.enabled).map(|state| (state.object_id, state.app_id))
     }
 
     /// Whether the principal may act on tokens issued to it at that time.
     pub(crate) fn welcome(&self, object_id: Uuid, issued: Timestamp) -> bool {
         live(&self.snapshot.load(), object_id, issued).is_some()
     }
-
-    /// Whether what a token says about its holder is still so.
-    fn still_good(&self, registry: &Registry, subject: &Subject, issued: Timestamp) -> bool {
-        match subject {
-            Subject::Directory { object_id, .. } => self.welcome(*object_id, issued),
-            Subject::Admin { which, generation } => {
-                registry.admin_enabled && registry.admin_generations[which.index()] == *generation
-            }
-            Subject::Anonymous => registry.anonymous_pull,
-        }
-    }
 }
 
 /// The principal, if tokens issued to it at that time are good.
-fn live(snapshot: &Snapshot, object_id: Uuid, issued: Timestamp) -> Option<&PrincipalState> {
+pub(crate) fn live(snapshot: &Snapshot, object_id: Uuid, issued: Timestamp) -> Option<&PrincipalState> {
     snapshot.principals.get(&object_id).filter(|p| p.enabled && p.valid_from <= issued)
 }
 
@@ -285,11 +210,4 @@ fn live(snapshot: &Snapshot, object_id: Uuid, issued: Timestamp) -> Option<&Prin
 fn below(host: &str, domain: &str) -> bool {
     let (host, domain) = (host.to_ascii_lowercase(), domain.to_ascii_lowercase());
     host.strip_suffix(&domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
-}
-
-/// 401 for the data plane.
-pub(crate) fn bad_credentials(why: &str) -> Error {
-    let mut error = Error::new(Kind::Unauthenticated, "UNAUTHORIZED", format!("authentication required: {why}"));
-    error.challenge = Some(String::new());
-    error
 }

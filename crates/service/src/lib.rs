@@ -16,6 +16,7 @@ mod content;
 pub mod ctx;
 #[cfg(test)]
 mod data_tests;
+pub mod directory;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -30,10 +31,16 @@ pub mod peers;
 mod properties;
 mod push;
 pub mod registries;
+pub mod registry_auth;
+pub mod repo_tokens;
 pub mod repos;
+pub mod scope_maps;
+mod scopes;
 pub mod service;
+pub mod sign_in;
 mod snapshot;
 pub mod tags;
+mod token_state;
 pub mod tokens;
 pub mod uploads;
 

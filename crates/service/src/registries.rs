@@ -555,6 +555,7 @@ fn change(tx: &mut dyn Tx, mut row: RegistryRow, input: &RegistryInput, now: Tim
 pub(crate) fn delete_with_contents(tx: &mut dyn Tx, id: i64, scope: &ResourceId, now: Timestamp) -> Result<()> {
     meta::repo::delete_registry(tx, id, now)?;
     meta::role::delete_within(tx, scope)?;
+    meta::repo_token::delete_registry(tx, id)?;
     meta::registry::delete(tx, id)?;
     Ok(())
 }

@@ -10,11 +10,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use portolan_auth::access::{Assignment, ScopeMap, role};
+use portolan_store::meta::credential::CredentialKind;
 use portolan_store::meta::{self, Tx};
 use portolan_types::{RegistryName, Timestamp};
 use uuid::Uuid;
 
 use crate::Result;
+use crate::directory::PrincipalKind;
 use crate::peers::version;
 use crate::registries::Registry;
 use crate::service::{Service, ServiceConfig};
@@ -49,6 +51,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct PrincipalState {
     pub object_id: Uuid,
     pub app_id: Option<Uuid>,
+    pub kind: PrincipalKind,
     /// For people.
     pub display_name: String,
     /// What a user signs in with: `alice@example.com`.
@@ -56,14 +59,55 @@ pub(crate) struct PrincipalState {
     pub enabled: bool,
     /// Tokens issued before this are refused.
     pub valid_from: Timestamp,
+    /// Its own, and those of its application.
     pub secrets: Vec<SecretState>,
+    pub certificates: Vec<CertificateState>,
+    pub federated: Vec<FederatedState>,
     pub assignments: Vec<Assignment>,
 }
 
 /// A secret as sign-in needs it.
 pub(crate) struct SecretState {
     pub hash: Vec<u8>,
+    pub starts: Option<Timestamp>,
     pub expires: Option<Timestamp>,
+}
+
+impl SecretState {
+    /// Whether it has begun and has not expired.
+    pub(crate) fn is_good(&self, now: Timestamp) -> bool {
+        within(self.starts, self.expires, now)
+    }
+}
+
+/// A certificate whose key may sign assertions.
+pub(crate) struct CertificateState {
+    /// The certificate, in DER.
+    pub der: Vec<u8>,
+    starts: Option<Timestamp>,
+    expires: Option<Timestamp>,
+}
+
+impl CertificateState {
+    /// Whether it has begun and has not expired, as its credential says.
+    pub(crate) fn is_good(&self, now: Timestamp) -> bool {
+        within(self.starts, self.expires, now)
+    }
+}
+
+/// How much clocks of clients may be ahead of ours when they say from when a credential is
+/// good.
+const START_SKEW: std::time::Duration = std::time::Duration::from_secs(300);
+
+fn within(starts: Option<Timestamp>, expires: Option<Timestamp>, now: Timestamp) -> bool {
+    starts.is_none_or(|start| start <= now.plus(START_SKEW)) && expires.is_none_or(|end| now < end)
+}
+
+/// Whose tokens of which issuer speak for a principal. All are compared as they stand.
+pub(crate) struct FederatedState {
+    pub issuer: String,
+    pub subject: String,
+    pub audiences: Vec<String>,
 }
 
 impl Snapshot {
@@ -100,6 +144,33 @@ impl Snapshot {
         self.token(self.registry(&registry.key())?.id, token).filter(|t| t.enabled)?.scope_map.as_deref()
     }
 
+    /// Hand what principals prove who they are with to each: what is an application's, to its
+    /// principal.
+    fn read_credentials(&mut self, tx: &mut dyn Tx) -> Result<()> {
+        let applications: HashMap<Uuid, Uuid> = meta::application::ids(tx)?
+            .into_iter()
+            .filter_map(|(object_id, app_id)| Some((object_id, *self.by_app.get(&app_id)?)))
+            .collect();
+        let principal = |owner: Uuid| *applications.get(&owner).unwrap_or(&owner);
+        for row in meta::credential::list(tx)? {
+            let Some(state) = self.principals.get_mut(&principal(row.owner)) else { continue };
+            let (starts, expires) = (row.starts, row.expires);
+            match row.kind {
+                CredentialKind::Password => state.secrets.push(SecretState { hash: row.value, starts, expires }),
+                CredentialKind::Certificate => {
+                    state.certificates.push(CertificateState { der: row.value, starts, expires });
+                }
+            }
+        }
+        for row in meta::federated::list(tx)? {
+            let Some(state) = self.principals.get_mut(&principal(row.owner)) else { continue };
+            let audiences = serde_json::from_str(&row.audiences)
+                .map_err(|_| portolan_store::Error::Corrupt(format!("JSON of federated credential {}", row.id)))?;
+            state.federated.push(FederatedState { issuer: row.issuer, subject: row.subject, audiences });
+        }
+        Ok(())
+    }
+
     /// Read all of it; `before` is what was read last, for what did not change since.
     fn read(tx: &mut dyn Tx, config: &ServiceConfig, before: &Snapshot) -> Result<Snapshot> {
         let id = |text: Option<String>| text.and_then(|t| Uuid::try_parse(&t).ok()).unwrap_or_default();
@@ -118,23 +189,25 @@ impl Snapshot {
             if let Some(app_id) = row.app_id {
                 snapshot.by_app.insert(app_id, row.object_id);
             }
+            if let Some(name) = &row.user_name {
+                snapshot.by_user.insert(meta::principal::user_key(name), row.object_id);
+            }
             let state = PrincipalState {
                 object_id: row.object_id,
                 app_id: row.app_id,
+                kind: PrincipalKind::parse(&row.kind).unwrap_or(PrincipalKind::ServicePrincipal),
                 display_name: row.display_name,
-                user_name: None,
+                user_name: row.user_name,
                 enabled: row.enabled,
                 valid_from: row.valid_from,
                 secrets: Vec::new(),
+                certificates: Vec::new(),
+                federated: Vec::new(),
                 assignments: Vec::new(),
             };
             snapshot.principals.insert(row.object_id, state);
         }
-        for row in meta::principal::list_secrets(tx)? {
-            if let Some(state) = snapshot.principals.get_mut(&row.principal) {
-                state.secrets.push(SecretState { hash: row.hash, expires: row.expires });
-            }
-        }
+        snapshot.read_credentials(tx)?;
         for row in meta::role::list(tx)? {
             if let (Some(state), Some(role)) = (snapshot.principals.get_mut(&row.principal), role(row.role)) {
                 state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions });

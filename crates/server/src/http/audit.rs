@@ -74,6 +74,11 @@ fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
         (Route::ArmRunCancel, "POST") => "run.cancel",
         (Route::ArmCacheRule, "PUT" | "PATCH") => "cache_rule.change",
         (Route::ArmCacheRule, "DELETE") => "cache_rule.delete",
+        (Route::ArmScopeMap, "PUT" | "PATCH") => "scope_map.change",
+        (Route::ArmScopeMap, "DELETE") => "scope_map.delete",
+        (Route::ArmToken, "PUT" | "PATCH") => "token.change",
+        (Route::ArmToken, "DELETE") => "token.delete",
+        (Route::ArmGenerateCredentials, "POST") => "credentials.change",
         // What is not known by name is still a change when its method says so.
         (Route::ArmRegistryOther | Route::ArmOther, "PUT" | "PATCH" | "POST" | "DELETE") => "resource.change",
         _ => return None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use portolan_auth::authority::Issued;
-use portolan_service::tokens::SignIn;
+use portolan_service::registry_auth::SignIn;
 use portolan_service::{Error, Kind, Registry};
 use portolan_types::Timestamp;
 use serde_json::json;

@@ -79,6 +79,11 @@ routes! {
         ArmRunCancel = "…/registries/{registry}/runs/{run}/cancel",
         ArmCacheRules = "…/registries/{registry}/cacheRules",
         ArmCacheRule = "…/registries/{registry}/cacheRules/{rule}",
+        ArmScopeMaps = "…/registries/{registry}/scopeMaps",
+        ArmScopeMap = "…/registries/{registry}/scopeMaps/{map}",
+        ArmTokens = "…/registries/{registry}/tokens",
+        ArmToken = "…/registries/{registry}/tokens/{token}",
+        ArmGenerateCredentials = "…/registries/{registry}/generateCredentials",
         ArmRegistryOther = "…/registries/{registry}/…",
         ArmOther = "/subscriptions/…",
     }
@@ -236,6 +241,11 @@ fn arm(path: &str) -> Route {
         3 if is(inside, "scheduleRun") => Route::ArmScheduleRun,
         3 if is(inside, "cacheRules") => Route::ArmCacheRules,
         4 if is(inside, "cacheRules") => Route::ArmCacheRule,
+        3 if is(inside, "scopeMaps") => Route::ArmScopeMaps,
+        4 if is(inside, "scopeMaps") => Route::ArmScopeMap,
+        3 if is(inside, "tokens") => Route::ArmTokens,
+        4 if is(inside, "tokens") => Route::ArmToken,
+        3 if is(inside, "generateCredentials") => Route::ArmGenerateCredentials,
         _ => Route::ArmRegistryOther,
     }
 }

@@ -2,7 +2,7 @@
 
 use portolan_auth::access::{Action, Principal, Target};
 use portolan_auth::password::AdminPassword;
-use portolan_service::tokens::SignIn;
+use portolan_service::registry_auth::SignIn;
 use portolan_service::{Ctx, Kind, Reach, Registry, Service, ServiceConfig};
 use portolan_store::meta;
 use serde_json::json;

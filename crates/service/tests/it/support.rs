@@ -6,7 +6,7 @@ use portolan_auth::access::Principal;
 use portolan_auth::{Authority, MasterKey};
 use portolan_service::identity::Bootstrap;
 use portolan_service::registries::RegistryInput;
-use portolan_service::tokens::SignIn;
+use portolan_service::registry_auth::SignIn;
 use portolan_service::{Ctx, Reach, Registry, Service, ServiceConfig, Sku};
 use portolan_store::blob::FsBlobs;
 use portolan_store::meta::{Meta, PostgresConfig};

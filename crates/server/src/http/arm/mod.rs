@@ -10,6 +10,7 @@ pub mod path;
 pub mod registry;
 mod run;
 pub mod subscription;
+mod token;
 
 use std::sync::Arc;
 
@@ -133,6 +134,9 @@ async fn in_registry(
                     run::handle(app, &ctx, &target, rest, &parts, body).await
                 }
                 "cacherules" => cache_rule::handle(app, &ctx, &target, rest, &parts, body).await,
+                "scopemaps" | "tokens" | "generatecredentials" => {
+                    token::handle(app, &ctx, &target, rest, &parts, body).await
+                }
                 _ => Err(no_such_type()),
             }
         }
@@ -165,7 +169,10 @@ pub(crate) fn bodies(bytes: &[u8]) -> usize {
     let registry = serde_json::from_slice::<registry::RegistryBody>(bytes).ok().map(|b| b.into_input().is_ok());
     let run = serde_json::from_slice::<run::RunRequest>(bytes).is_ok();
     let rule = serde_json::from_slice::<cache_rule::RuleBody>(bytes).is_ok();
-    usize::from(registry.is_some()) + usize::from(run) + usize::from(rule)
+    let token = serde_json::from_slice::<token::TokenBody>(bytes).ok().map(|b| b.into_input().is_ok()).is_some();
+    let map = serde_json::from_slice::<token::ScopeMapBody>(bytes).ok().map(|b| b.into_input()).is_some();
+    let new = serde_json::from_slice::<token::GenerateBody>(bytes).is_ok();
+    [registry.is_some(), run, rule, token, map, new].into_iter().map(usize::from).sum()
 }
 
 /// Whether a `$filter` of `/resources` is understood.
