@@ -202,6 +202,8 @@ async fn person(site: &Site, scope: &ResourceId, role: Uuid) -> Ctx {
                 enabled: true,
                 valid_from: portolan_types::Timestamp(0),
                 created: NOW,
+                user_name: None,
+                properties: "{}".into(),
             },
         )?;
         let id = Uuid::new_v4();

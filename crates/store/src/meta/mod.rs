@@ -27,17 +27,21 @@ use crate::stats::{MetaStats, Operation};
 use crate::{Error, Result};
 
 pub mod activity;
+pub mod application;
 pub mod blob;
 pub mod cache_rule;
 pub mod check;
+pub mod credential;
 pub mod event;
 #[doc(hidden)]
 pub mod faults;
+pub mod federated;
 pub mod gc;
 pub mod group;
 mod job;
 pub mod key;
 pub mod lock;
+pub mod managed_identity;
 pub mod manifest;
 pub mod object;
 pub mod operation;

@@ -42,8 +42,12 @@ tables! {
     resource_group [key] name location tags created updated / 500;
     registry [id] key name group_key location sku is_default admin_enabled admin_generation admin_generation2 tags
         properties created updated / 500;
-    directory_principal [object_id] app_id kind display_name enabled valid_from created / 500;
-    principal_secret [id] principal name hash created expires / 500;
+    directory_principal [object_id] app_id kind display_name enabled valid_from created user_key user_name
+        properties / 100;
+    directory_application [object_id] app_id display_name properties created / 100;
+    directory_credential [id] owner kind name value hint created starts expires / 100;
+    federated_credential [id] owner key name issuer subject audiences description created / 500;
+    managed_identity [principal] group_key key name location tags updated / 500;
     signing_key [kid] sealed created inactive_since / 500;
     role_assignment [id] scope_key scope principal role created / 500;
     cache_rule [registry, key] name source target credential created / 500;

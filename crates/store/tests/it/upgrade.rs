@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use portolan_store::blob::{FsBlobs, Ingest as _, Reader as _, Uploads as _};
 use portolan_store::meta::cache_rule::{self, CacheRule};
+use portolan_store::meta::credential::{self, CredentialKind, CredentialRow};
 use portolan_store::meta::event::{self, Change, EventKind, Stamp, Subject};
 use portolan_store::meta::group::{self, GroupRow};
 use portolan_store::meta::manifest::{self, NewManifest};
 use portolan_store::meta::object::{self, Object};
-use portolan_store::meta::principal::{self, PrincipalRow, SecretRow};
+use portolan_store::meta::principal::{self, PrincipalRow};
 use portolan_store::meta::registry::{self, RegistryRow};
 use portolan_store::meta::repo::{self, Attributes};
 use portolan_store::meta::role::{self, AssignmentRow};
@@ -95,11 +96,22 @@ fn fill(tx: &mut dyn Tx) -> Result<()> {
         enabled: true,
         valid_from: T,
         created: T,
+        user_name: None,
+        properties: "{}".into(),
     };
     principal::insert(tx, &owner)?;
-    let secret =
-        SecretRow { id: id(4), principal: id(2), name: "first".into(), hash: vec![1, 2, 3], created: T, expires: None };
-    principal::insert_secret(tx, &secret)?;
+    let secret = CredentialRow {
+        id: id(4),
+        owner: id(2),
+        kind: CredentialKind::Password,
+        name: Some("first".into()),
+        value: vec![1, 2, 3],
+        hint: None,
+        created: T,
+        starts: None,
+        expires: None,
+    };
+    credential::insert(tx, &secret)?;
     role::insert(tx, &AssignmentRow { id: id(5), scope: scope(), principal: id(2), role: id(6), created: T })?;
     key::insert(tx, "key-1", &[4, 5, 6], T)?;
 
@@ -180,7 +192,7 @@ fn find(tx: &mut dyn Tx) -> Result<()> {
     assert_eq!((registry.id, registry.sku.as_str(), registry.is_default), (1, "Premium", true));
     assert_eq!((registry.admin_generations, registry.tags.as_str()), ([2, 1], r#"{"a":"b"}"#));
     assert_eq!(principal::list(tx)?[0].app_id, Some(id(3)));
-    assert_eq!(principal::list_secrets(tx)?[0].hash, [1, 2, 3]);
+    assert_eq!(credential::of(tx, id(2))?[0].value, [1, 2, 3]);
     let assignment = &role::list(tx)?[0];
     assert_eq!((assignment.scope.key(), assignment.role), (scope().key(), id(6)));
     assert_eq!(key::list(tx)?[0].sealed, [4, 5, 6]);

@@ -1,0 +1,2 @@
+mod kind;
+pub use kind::PrincipalKind;
