@@ -29,3 +29,22 @@ real_az() {
     az cloud set -n portolan
     az login --service-principal -u "$(field clientId)" -p "$(field clientSecret)" --tenant "$(field tenantId)" >/dev/null
 }
+
+# az_as PROFILE ARGS…: az in another profile of this script, in the same cloud; so that somebody
+# else may be signed in beside the owner.
+az_as() {
+    local AZURE_CONFIG_DIR=$WORK/azure-$(basename "$0" .sh)-$1
+    export AZURE_CONFIG_DIR
+    shift
+    if [ ! -d "$AZURE_CONFIG_DIR" ]; then
+        "$AZ_VENV/bin/az" cloud register -n portolan --endpoint-resource-manager "$SERVER" >/dev/null
+        "$AZ_VENV/bin/az" cloud set -n portolan
+    fi
+    "$AZ_VENV/bin/az" "$@"
+}
+
+# forget PROFILE…: nobody is signed in there any more.
+forget() {
+    local p
+    for p in "$@"; do rm -rf "$WORK/azure-$(basename "$0" .sh)-$p"; done
+}

@@ -8,7 +8,7 @@
 . "$(dirname "$0")/az-lib.sh"
 world_docker
 
-# with LABEL: what every line of the guide is told as.
+# chapters LABEL: through the function az.
 chapters() {
     local who=$1
     local REGISTRY_NAME=$REG RESOURCE_GROUP="rg-containers" LOCATION="eastus"
@@ -42,8 +42,8 @@ chapters() {
 
     # --- Authentication, method 1: az
     says "$who: sign docker in" "Login Succeeded" az acr login --name "$REGISTRY_NAME"
-    _image "$WORLD/ctx" "$who"
-    check "$who: which may push" _push "$REGISTRY_NAME.azurecr.io/flask-echo:latest" "$WORLD/ctx"
+    image "$WORLD/ctx" "of $who"
+    check "$who: which may push" push "$REGISTRY_NAME.azurecr.io/flask-echo:latest"
     docker logout "${REGISTRY_NAME}.azurecr.io" >/dev/null
     refuses "$who: and signed out may not" "unauthorized|authentication required|denied" docker push "$REGISTRY_NAME.azurecr.io/flask-echo:latest"
 
@@ -144,20 +144,10 @@ chapters() {
         --name $RESOURCE_GROUP \
         --yes \
         --no-wait
-    eventually "$who: which goes by itself" 60 sh_false az group show --name $RESOURCE_GROUP
+    eventually "$who: which goes by itself" 60 not az group show --name $RESOURCE_GROUP
     check "$who: the service principal goes too" az ad sp delete --id "$SP_APP_ID"
     equals "$who: and is listed no more" "" "$(az ad sp list --display-name $SP_NAME --query '[].appId' --output tsv)"
 }
-
-sh_false() { ! "$@"; }
-
-# An image of one file, which needs no base.
-_image() {
-    mkdir -p "$1"
-    echo "of $2" >"$1/message"
-    printf 'FROM scratch\nCOPY message /message\nCMD ["/message"]\n' >"$1/Dockerfile"
-}
-_push() { docker build -q -t "$1" "$2" && docker push "$1"; }
 
 real_az
 chapters az

@@ -75,3 +75,31 @@ export BOOTSTRAP=$WORLD/data/bootstrap.json CA=$WORLD/data/tls/ca.pem
 SERVER=$(sed -n 's/.*"server": *"\([^"]*\)".*/\1/p' "$BOOTSTRAP")
 LOGIN_SERVER=$REG.azurecr.io
 export SERVER GROUP REG LOGIN_SERVER PORTOLAN_CONFIG_DIR=$WORLD/profile
+
+# not CMD…: the command fails.
+not() { ! "$@"; }
+
+# image DIR TEXT: the context of an image of one file, which needs no base.
+image() {
+    mkdir -p "$1"
+    printf '%s\n' "$2" >"$1/message"
+    printf 'FROM scratch\nCOPY message /message\nCMD ["/message"]\n' >"$1/Dockerfile"
+}
+
+# push REFERENCE: build the image of $WORLD/ctx under this name and push it.
+push() {
+    [ -e "$WORLD/ctx/Dockerfile" ] || image "$WORLD/ctx" "$1"
+    docker build -q -t "$1" "$WORLD/ctx" && docker push "$1"
+}
+
+# pull REFERENCE: from the registry, not from what docker still has.
+pull() {
+    docker rmi "$1" >/dev/null 2>&1 || true
+    docker pull "$1"
+}
+
+# docker_as USER PASSWORD: docker is signed in to the world's registry as USER and as no other.
+docker_as() {
+    docker logout "$LOGIN_SERVER" >/dev/null 2>&1 || true
+    printf '%s' "$2" | docker login "$LOGIN_SERVER" --username "$1" --password-stdin
+}
