@@ -63,6 +63,31 @@ pub fn open<T: DeserializeOwned>(master: &MasterKey, purpose: Purpose, ticket: &
     serde_json::from_slice(&plain).ok()
 }
 
+/// Letters of a user code: none that could be taken for another, and no vowels, so that no
+/// word comes out (RFC 8628, section 6.1).
+pub const USER_CODE_LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+/// Letters in a user code: 38 bits, for a quarter of an hour.
+pub const USER_CODE_CHARS: usize = 9;
+
+/// A new code for a person to type.
+pub fn user_code() -> Result<String, KeyError> {
+    let bytes: [u8; 64] = random()?;
+    // 240 is the largest multiple of 20: what is above would make some letters likelier.
+    let letters = bytes.iter().filter(|b| **b < 240).take(USER_CODE_CHARS);
+    let code: String = letters.map(|b| char::from(USER_CODE_LETTERS[usize::from(b % 20)])).collect();
+    if code.len() == USER_CODE_CHARS { Ok(code) } else { Err(KeyError::Random) }
+}
+
+/// Whether `verifier` is what the challenge was made from with method S256 (RFC 7636).
+pub fn proves(challenge: &str, verifier: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-._~".contains(&c);
+    if !(43..=128).contains(&verifier.len()) || !verifier.bytes().all(plain) {
+        return false;
+    }
+    let made = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()));
+    aws_lc_rs::constant_time::verify_slices_are_equal(made.as_bytes(), challenge.as_bytes()).is_ok()
+}
+
 fn key_name(purpose: Purpose, salt: &[u8]) -> String {
     format!("{}/{}", purpose.name(), URL_SAFE_NO_PAD.encode(salt))
 }
@@ -81,6 +106,26 @@ mod tests {
         }
         assert_eq!(open::<(String, u8)>(&MasterKey::new(&[2; 32]), Purpose::Refresh, &ticket), None);
         assert_eq!(open::<(u8, u8)>(&master, Purpose::Refresh, &ticket), None);
+    }
+
+    #[test]
+    fn user_codes_are_of_their_letters() {
+        for _ in 0..200 {
+            let code = user_code().unwrap();
+            assert!(code.len() == USER_CODE_CHARS && code.bytes().all(|c| USER_CODE_LETTERS.contains(&c)), "{code}");
+        }
+        assert_ne!(user_code().unwrap(), user_code().unwrap());
+    }
+
+    #[test]
+    fn a_verifier_proves_its_challenge() {
+        // RFC 7636, appendix B.
+        let (verifier, challenge) =
+            ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert!(proves(challenge, verifier));
+        assert!(!proves(challenge, &verifier.replace('d', "e")));
+        assert!(!proves(verifier, verifier), "the plain method");
+        assert!(!proves("", "") && !proves(challenge, ""));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::content::Content;
 use crate::gc::Graces;
 use crate::keys::{check_master_key, note_master_key};
 use crate::peers::Peer;
+use crate::sign_in::SignInConfig;
+use crate::sign_in::password::Checker;
 use crate::snapshot::Snapshot;
 
 /// All rules of the registry. One per server; share it in an `Arc`.
@@ -33,6 +35,8 @@ pub struct Service {
     pub(crate) refreshing: tokio::sync::Mutex<()>,
     /// The data plane's caches, clock and locks.
     pub(crate) content: Arc<Content>,
+    /// Checks people's passwords.
+    pub(crate) checker: Checker,
 }
 
 /// How this server is set up, as far as the rules need to know.
@@ -67,6 +71,8 @@ pub struct ServiceConfig {
     pub refresh_token_lifetime: Duration,
     /// How long a registry access token lasts (ACR: 75 minutes).
     pub access_token_lifetime: Duration,
+    /// How people sign in.
+    pub sign_in: SignInConfig,
 }
 
 impl Default for ServiceConfig {
@@ -85,6 +91,7 @@ impl Default for ServiceConfig {
             directory_token_lifetime: Duration::from_secs(3_600),
             refresh_token_lifetime: Duration::from_secs(3 * 3_600),
             access_token_lifetime: Duration::from_secs(75 * 60),
+            sign_in: SignInConfig::default(),
         }
     }
 }
@@ -131,6 +138,7 @@ impl Service {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             refreshing: tokio::sync::Mutex::new(()),
             content,
+            checker: Checker::new()?,
         };
         service.load_signing_keys().await?;
         note_master_key(&service.meta, &service.authority).await?;
