@@ -1,7 +1,7 @@
 //! The APIs as clients see them: wire types, and an HTTP client for each.
 //!
 //! [`registry`] speaks to any OCI registry; a build pulls its base images with it.
-//! [`identity`] signs in, [`arm`] is the control plane, [`acr`] the data plane as Azure
+//! [`identity`] signs in, [`openid`] asks other OpenID providers, [`arm`] is the control plane, [`acr`] the data plane as Azure
 //! Container Registry shapes it, [`blobs`] the signed addresses for build contexts and logs.
 //!
 //! *Architecture invariant:* the HTTP client library is used here and nowhere else, and
@@ -15,6 +15,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;
+pub mod openid;
 pub mod post;
 pub mod registry;
 pub mod token;

@@ -37,6 +37,15 @@ pub struct TransportOptions {
 /// [`REDIRECTS_MAX`] redirects, never from https down to http, and no credentials carried
 /// to another host.
 pub fn http_client(options: &TransportOptions) -> Result<reqwest::Client> {
+    client(options, redirects())
+}
+
+/// As [`http_client`], for servers that have no business sending us elsewhere.
+pub fn http_client_without_redirects(options: &TransportOptions) -> Result<reqwest::Client> {
+    client(options, reqwest::redirect::Policy::none())
+}
+
+fn client(options: &TransportOptions, redirects: reqwest::redirect::Policy) -> Result<reqwest::Client> {
     let agent = options.user_agent.clone().unwrap_or_else(|| concat!("portolan/", env!("CARGO_PKG_VERSION")).into());
     let builder = reqwest::Client::builder()
         .user_agent(agent)
@@ -48,7 +57,7 @@ pub fn http_client(options: &TransportOptions) -> Result<reqwest::Client> {
         // windows to large uploads and downloads.
         .http1_only()
         .dns_resolver(Arc::new(LocalhostNames))
-        .redirect(redirects());
+        .redirect(redirects);
     let config = tls_config(options.ca_pem.as_deref())?;
     builder
         .tls_backend_preconfigured(config)

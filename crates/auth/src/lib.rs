@@ -6,6 +6,8 @@
 //! - [`keys`]: RS256 signing keys and the key set that verifiers fetch.
 //! - [`token`]: the claims of our three tokens: directory, registry refresh, registry access.
 //! - [`authority`]: issues and verifies them, with a bounded memory of verified tokens.
+//! - [`certificate`]: certificates that applications sign in with.
+//! - [`foreign`]: tokens of other issuers.
 //! - [`password`]: hashes of secrets and of people's passwords, and the admin user's derived ones.
 //! - [`ticket`]: what we hand out sealed, to read it when it comes back.
 //!
@@ -14,6 +16,8 @@
 
 pub mod access;
 pub mod authority;
+pub mod certificate;
+pub mod foreign;
 pub mod keys;
 pub mod master;
 pub mod password;
