@@ -56,6 +56,7 @@ struct AccessKey {
     registry: i64,
     tenant: Uuid,
     subject: Subject,
+    since: Timestamp,
     grants: Box<[Grant]>,
     lifetime: Duration,
 }
@@ -112,6 +113,40 @@ pub struct RegistryAudience<'a> {
     pub login_server: &'a str,
     /// Its row.
     pub id: i64,
+}
+
+/// What a new registry refresh token is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRefreshToken<'a> {
+    /// The registry.
+    pub registry: RegistryAudience<'a>,
+    /// For whom it speaks.
+    pub who: &'a DirectoryToken,
+    /// What they may do now: told in the `permissions` claim, and decided anew at every use.
+    pub may: ActionSet,
+    /// Whether the registry has permissions for each repository; clients tell such registries
+    /// by the claim `aad_identity`.
+    pub by_repository: bool,
+    /// How long it lasts.
+    pub lifetime: Duration,
+}
+
+/// What a new registry access token is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct NewAccessToken<'a> {
+    /// The registry.
+    pub registry: RegistryAudience<'a>,
+    /// The tenant.
+    pub tenant: Uuid,
+    /// For whom it speaks.
+    pub subject: &'a Subject,
+    /// Tokens of this subject that were issued before are refused: none of them is handed out
+    /// again.
+    pub since: Timestamp,
+    /// What it opens.
+    pub grants: &'a [Grant],
+    /// How long it lasts.
+    pub lifetime: Duration,
 }
 
 /// A token that verified.
@@ -261,74 +296,53 @@ impl Authority {
         self.issue(&claims, new.lifetime, now)
     }
 
-    /// Issue a registry refresh token for somebody of the directory. `may` is what they may
-    /// do now, told in the `permissions` claim and decided anew at every use.
-    pub fn issue_refresh(
-        &self,
-        registry: RegistryAudience<'_>,
-        tenant: Uuid,
-        who: &DirectoryToken,
-        may: ActionSet,
-        lifetime: Duration,
-        now: Timestamp,
-    ) -> Result<Issued, KeyError> {
-        let permissions = Permissions { actions: may.scope_map_words(), not_actions: Vec::new() };
-        let mut claims = registry_claims(registry, tenant, REFRESH, who.object_id.to_string(), lifetime, now);
+    /// Issue a registry refresh token for somebody of the directory.
+    pub fn issue_refresh(&self, new: &NewRefreshToken<'_>, now: Timestamp) -> Result<Issued, KeyError> {
+        let who = new.who;
+        let permissions = Permissions { actions: new.may.scope_map_words(), not_actions: Vec::new() };
+        let sub = who.object_id.to_string();
+        let mut claims = registry_claims(new.registry, who.tenant, REFRESH, sub, new.lifetime, now);
         claims.oid = Some(who.object_id);
         claims.appid = who.app_id;
+        claims.aad_identity = new.by_repository.then(|| who.object_id.to_string());
         claims.permissions = Some(permissions);
-        self.issue(&claims, lifetime, now)
+        self.issue(&claims, new.lifetime, now)
     }
 
     /// A registry access token over these grants: a new one, or one of the last minute's
-    /// that says the same. The caller has checked, now, that `subject` is who asks.
-    pub fn issue_access(
-        &self,
-        registry: RegistryAudience<'_>,
-        tenant: Uuid,
-        subject: &Subject,
-        grants: &[Grant],
-        lifetime: Duration,
-        now: Timestamp,
-    ) -> Result<Issued, KeyError> {
+    /// that says the same. The caller has checked, now, that its subject is who asks.
+    pub fn issue_access(&self, new: &NewAccessToken<'_>, now: Timestamp) -> Result<Issued, KeyError> {
         let key = AccessKey {
-            login_server: registry.login_server.into(),
-            registry: registry.id,
-            tenant,
-            subject: subject.clone(),
-            grants: grants.into(),
-            lifetime,
+            login_server: new.registry.login_server.into(),
+            registry: new.registry.id,
+            tenant: new.tenant,
+            subject: new.subject.clone(),
+            since: new.since,
+            grants: new.grants.into(),
+            lifetime: new.lifetime,
         };
         if let Some(kept) = self.issued.get(&key) {
             let age = now.since(kept.issued);
-            if kept.issued <= now && age < REISSUE_MAX.min(lifetime / 10) {
+            if kept.issued <= now && age < REISSUE_MAX.min(new.lifetime / 10) {
                 return Ok(Issued { expires_in_secs: kept.expires_in_secs.saturating_sub(age.as_secs()), ..kept });
             }
         }
-        let issued = self.sign_access(registry, tenant, subject, grants, lifetime, now)?;
-        if grants.len() <= REISSUE_GRANTS_MAX {
+        let issued = self.sign_access(new, now)?;
+        if new.grants.len() <= REISSUE_GRANTS_MAX {
             self.issued.insert(key, issued.clone());
         }
         Ok(issued)
     }
 
-    fn sign_access(
-        &self,
-        registry: RegistryAudience<'_>,
-        tenant: Uuid,
-        subject: &Subject,
-        grants: &[Grant],
-        lifetime: Duration,
-        now: Timestamp,
-    ) -> Result<Issued, KeyError> {
-        let sub = match subject {
+    fn sign_access(&self, new: &NewAccessToken<'_>, now: Timestamp) -> Result<Issued, KeyError> {
+        let sub = match new.subject {
             Subject::Directory { object_id, .. } => object_id.to_string(),
             Subject::Admin { .. } => "admin".to_owned(),
             Subject::Token { name, .. } => name.to_string(),
             Subject::Anonymous => "anonymous".to_owned(),
         };
-        let mut claims = registry_claims(registry, tenant, ACCESS, sub, lifetime, now);
-        match subject {
+        let mut claims = registry_claims(new.registry, new.tenant, ACCESS, sub, new.lifetime, now);
+        match new.subject {
             Subject::Directory { object_id, app_id } => {
                 claims.oid = Some(*object_id);
                 claims.appid = *app_id;
@@ -339,8 +353,8 @@ impl Authority {
             Subject::Token { password, .. } => claims.password = Some(*password),
             Subject::Anonymous => {}
         }
-        claims.access = Some(grants.to_vec());
-        self.issue(&claims, lifetime, now)
+        claims.access = Some(new.grants.to_vec());
+        self.issue(&claims, new.lifetime, now)
     }
 
     /// Verify a directory token for an audience that `accepts` says is ours.
@@ -474,7 +488,7 @@ fn registry_token(claims: RegistryClaims) -> Result<Verified, TokenError> {
     if claims.iss != REGISTRY_ISSUER {
         return Err(TokenError::Invalid);
     }
-    let issued = Timestamp::from_unix_secs(claims.iat);
+    let issued = claims.issued();
     let what = match claims.grant_type.as_str() {
         REFRESH => {
             let object_id = claims.oid.ok_or(TokenError::Invalid)?;
@@ -507,6 +521,7 @@ fn registry_claims(
         nbf: iat,
         exp,
         iat,
+        iat_us: u32::try_from(now.0.rem_euclid(1_000_000)).ok(),
         iss: REGISTRY_ISSUER.to_owned(),
         aud: registry.login_server.to_owned(),
         version: "1.0".to_owned(),

@@ -155,8 +155,7 @@ pub(crate) struct DirectoryClaims {
 impl DirectoryClaims {
     /// When the token was issued, to the microsecond if it says so.
     pub(crate) fn issued(&self) -> Timestamp {
-        let micros = self.iat_us.filter(|us| *us < 1_000_000).unwrap_or(0);
-        Timestamp(Timestamp::from_unix_secs(self.iat).0.saturating_add(i64::from(micros)))
+        issued(self.iat, self.iat_us)
     }
 }
 
@@ -190,6 +189,9 @@ pub(crate) struct RegistryClaims {
     pub nbf: i64,
     pub exp: i64,
     pub iat: i64,
+    /// Microseconds to add to `iat`, as in directory tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat_us: Option<u32>,
     pub iss: String,
     pub aud: String,
     pub version: String,
@@ -235,7 +237,17 @@ pub(crate) struct Permissions {
 pub(crate) const REFRESH: &str = "refresh_token";
 pub(crate) const ACCESS: &str = "access_token";
 
+fn issued(iat: i64, micros: Option<u32>) -> Timestamp {
+    let micros = micros.filter(|us| *us < 1_000_000).unwrap_or(0);
+    Timestamp(Timestamp::from_unix_secs(iat).0.saturating_add(i64::from(micros)))
+}
+
 impl RegistryClaims {
+    /// When the token was issued, to the microsecond if it says so.
+    pub(crate) fn issued(&self) -> Timestamp {
+        issued(self.iat, self.iat_us)
+    }
+
     /// For whom an access token speaks; nothing when the claims contradict themselves.
     pub(crate) fn subject(&self) -> Option<Subject> {
         match (self.oid, self.generation, self.password) {

@@ -13,7 +13,7 @@
 //! password of a repository token, a disabled principal.
 
 use portolan_auth::access::{ActionSet, Principal};
-use portolan_auth::authority::{Issued, RegistryAudience};
+use portolan_auth::authority::{Issued, NewAccessToken, NewRefreshToken, RegistryAudience};
 use portolan_auth::password::{self, AdminPassword};
 use portolan_auth::token::Subject;
 use portolan_types::Timestamp;
@@ -48,6 +48,13 @@ impl Registry {
     /// What tokens of this registry name as their audience.
     pub fn audience(&self) -> RegistryAudience<'_> {
         RegistryAudience { login_server: &self.login_server, id: self.id }
+    }
+
+    /// Whether the directory's principals have their permissions for each repository (ACR's
+    /// `AbacRepositoryPermissions`).
+    fn by_repository(&self) -> bool {
+        let mode = self.properties.get("roleAssignmentMode").and_then(|mode| mode.as_str());
+        mode == Some("AbacRepositoryPermissions")
     }
 
     fn takes_control_tokens(&self) -> bool {
@@ -181,7 +188,16 @@ impl Service {
         let may = self.allowed(&principal, registry);
         let issued = self
             .authority
-            .issue_refresh(registry.audience(), token.tenant, &token, may, self.config.refresh_token_lifetime, now)
+            .issue_refresh(
+                &NewRefreshToken {
+                    registry: registry.audience(),
+                    who: &token,
+                    may,
+                    by_repository: registry.by_repository(),
+                    lifetime: self.config.refresh_token_lifetime,
+                },
+                now,
+            )
             .map_err(key_error)?;
         Ok((issued, principal))
     }
@@ -220,15 +236,28 @@ impl Service {
         let issued = self
             .authority
             .issue_access(
-                registry.audience(),
-                self.tenant_id(),
-                &subject,
-                &grants,
-                self.config.access_token_lifetime,
+                &NewAccessToken {
+                    registry: registry.audience(),
+                    tenant: self.tenant_id(),
+                    subject: &subject,
+                    since: self.valid_from(&subject),
+                    grants: &grants,
+                    lifetime: self.config.access_token_lifetime,
+                },
                 now,
             )
             .map_err(key_error)?;
         Ok((issued, principal))
+    }
+
+    /// The time before which tokens of this subject are refused.
+    fn valid_from(&self, subject: &Subject) -> Timestamp {
+        match subject {
+            Subject::Directory { object_id, .. } => {
+                self.snapshot.load().principals.get(object_id).map_or(Timestamp(0), |p| p.valid_from)
+            }
+            _ => Timestamp(0),
+        }
     }
 
     /// What `principal` may do to what one scope names.

@@ -282,7 +282,13 @@ impl Service {
     /// Change a token.
     ///
     /// Errors: as [`Service::put_token`], and `ResourceNotFound`.
-    pub async fn patch_token(&self, ctx: &Ctx, registry: &Registry, name: &str, input: TokenInput) -> Result<TokenInfo> {
+    pub async fn patch_token(
+        &self,
+        ctx: &Ctx,
+        registry: &Registry,
+        name: &str,
+        input: TokenInput,
+    ) -> Result<TokenInfo> {
         self.write_token(ctx, registry, name, input, false).await.map(|(token, _)| token)
     }
 

@@ -128,7 +128,8 @@ fn not_found(registry: &Registry, name: &str) -> Error {
 
 /// A name out of a path.
 fn parsed(name: &str) -> Result<ScopeMapName> {
-    name.parse().map_err(|e: portolan_types::InvalidName| Error::new(Kind::Invalid, "InvalidResourceName", e.to_string()))
+    name.parse()
+        .map_err(|e: portolan_types::InvalidName| Error::new(Kind::Invalid, "InvalidResourceName", e.to_string()))
 }
 
 /// The actions as they are kept.

@@ -53,9 +53,7 @@ pub enum ScopeMapError {
     )]
     Action(String),
     /// No repository can have that name, and it is no pattern.
-    #[error(
-        "the repository of '{0}' is neither a repository's name, nor one followed by '/*', nor '*': {1}"
-    )]
+    #[error("the repository of '{0}' is neither a repository's name, nor one followed by '/*', nor '*': {1}")]
     Repository(String, &'static str),
 }
 
@@ -209,13 +207,8 @@ mod tests {
     fn every_word_has_its_action_and_none_opens_anything_else() {
         let all: Vec<String> = REPOSITORY.iter().map(|(word, _)| format!("repositories/r/{word}")).collect();
         let set = ScopeMap::parse(&all).unwrap().allowed(&"r".parse().unwrap());
-        let five = ActionSet::of(&[
-            Action::Pull,
-            Action::Push,
-            Action::Delete,
-            Action::MetadataRead,
-            Action::MetadataWrite,
-        ]);
+        let five =
+            ActionSet::of(&[Action::Pull, Action::Push, Action::Delete, Action::MetadataRead, Action::MetadataWrite]);
         assert_eq!(set, five);
         for (word, action) in REPOSITORY {
             let set = map(&[&format!("repositories/r/{word}")]).allowed(&"r".parse().unwrap());
@@ -264,10 +257,7 @@ mod tests {
             assert!(ScopeMap::parse(&[bad]).is_err(), "{bad}");
         }
         assert!(ScopeMap::parse(&vec!["repositories/a/content/read"; 500]).is_ok());
-        assert!(matches!(
-            ScopeMap::parse(&vec!["repositories/a/content/read"; 501]),
-            Err(ScopeMapError::TooMany(501))
-        ));
+        assert!(matches!(ScopeMap::parse(&vec!["repositories/a/content/read"; 501]), Err(ScopeMapError::TooMany(501))));
     }
 
     /// The plain reading of the rules, without tables.

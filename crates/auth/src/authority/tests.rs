@@ -26,9 +26,17 @@ fn grants() -> Vec<Grant> {
     vec![Grant { kind: "repository".into(), name: "a".into(), actions: vec!["pull".into()] }]
 }
 
-fn access(authority: &Authority) -> String {
+fn issued(authority: &Authority, subject: &Subject, grants: &[Grant], now: Timestamp) -> Issued {
+    issued_since(authority, subject, Timestamp(0), grants, now)
+}
+
+fn issued_since(a: &Authority, subject: &Subject, since: Timestamp, grants: &[Grant], now: Timestamp) -> Issued {
     let tenant = Uuid::from_u128(1);
-    authority.issue_access(REG, tenant, &someone(), &grants(), HOUR, NOW).unwrap().token.into_exposed()
+    a.issue_access(&NewAccessToken { registry: REG, tenant, subject, since, grants, lifetime: HOUR }, now).unwrap()
+}
+
+fn access(authority: &Authority) -> String {
+    issued(authority, &someone(), &grants(), NOW).token.into_exposed()
 }
 
 fn directory(authority: &Authority, audience: &str) -> String {
@@ -46,8 +54,8 @@ fn directory(authority: &Authority, audience: &str) -> String {
 
 fn refresh(authority: &Authority) -> String {
     let who = DirectoryToken { object_id: Uuid::from_u128(7), app_id: None, tenant: Uuid::from_u128(1), issued: NOW };
-    let issued = authority.issue_refresh(REG, who.tenant, &who, ActionSet::ALL, HOUR, NOW);
-    issued.unwrap().token.into_exposed()
+    let new = NewRefreshToken { registry: REG, who: &who, may: ActionSet::ALL, by_repository: false, lifetime: HOUR };
+    authority.issue_refresh(&new, NOW).unwrap().token.into_exposed()
 }
 
 fn part(token: &str, i: usize) -> Value {
@@ -80,8 +88,9 @@ fn tokens_say_what_was_put_in() {
     let token = a.verify_access(&access(&a), REG, NOW).unwrap();
     assert_eq!((token.subject.clone(), token.grants.to_vec()), (someone(), grants()));
     let admin = Subject::Admin { which: AdminPassword::Second, generation: 3 };
-    for subject in [admin, Subject::Anonymous] {
-        let issued = a.issue_access(REG, Uuid::nil(), &subject, &[], HOUR, NOW).unwrap();
+    let token = Subject::Token { name: "my-token".parse().unwrap(), password: 12 };
+    for subject in [admin, token, Subject::Anonymous] {
+        let issued = issued(&a, &subject, &[], NOW);
         assert_eq!(a.verify_access(issued.token.expose(), REG, NOW).unwrap().subject, subject);
     }
     assert_eq!(a.verify_refresh(&refresh(&a), REG, NOW).unwrap().object_id, Uuid::from_u128(7));
@@ -140,8 +149,19 @@ fn audiences_and_kinds_are_kept_apart() {
     assert_eq!(a.verify_directory(&posing, |_| true, NOW).unwrap_err(), TokenError::Invalid);
     let foreign = resigned(&a, &access(&a), |c| c["iss"] = json!("https://evil.example"));
     assert_eq!(a.verify_access(&foreign, REG, NOW).unwrap_err(), TokenError::Invalid);
-    let torn = resigned(&a, &access(&a), |c| c["gen"] = json!({"which": 0, "generation": 0}));
-    assert_eq!(a.verify_access(&torn, REG, NOW).unwrap_err(), TokenError::Invalid);
+    for (claim, value) in [("gen", json!({"which": 0, "generation": 0})), ("pwd", json!(1))] {
+        let torn = resigned(&a, &access(&a), |c| c[claim] = value);
+        assert_eq!(a.verify_access(&torn, REG, NOW).unwrap_err(), TokenError::Invalid, "{claim}");
+    }
+    let nobody = Subject::Anonymous;
+    let nobody = issued(&a, &nobody, &[], NOW).token.into_exposed();
+    for (sub, pwd) in [("admin", Value::Null), ("a/b", json!(1)), ("", json!(1)), ("my-token", Value::Null)] {
+        let torn = resigned(&a, &nobody, |c| {
+            c["sub"] = json!(sub);
+            c["pwd"] = pwd;
+        });
+        assert_eq!(a.verify_access(&torn, REG, NOW).unwrap_err(), TokenError::Invalid, "{sub}");
+    }
 }
 
 #[test]
@@ -172,7 +192,26 @@ fn forgeries_are_refused() {
             h.as_object_mut().unwrap().remove("kid");
         }),
     );
-    refused("an unknown key id", &edited(&token, |h, _| h["kid"] = json!("x")));
+    for kid in [json!("x"), json!(""), json!(null), json!(1), json!("../../master.key"), json!("' OR '1'='1")] {
+        refused("an unknown key id", &edited(&token, |h, _| h["kid"] = kid));
+    }
+    // A key brought along, by value or by address, is not looked at.
+    let mine = SigningKey::generate().unwrap().0;
+    let signed = mine.sign(part(&token, 1).to_string().as_bytes()).unwrap();
+    for (name, value) in [
+        ("jwk", serde_json::to_value(mine.jwk()).unwrap()),
+        ("jku", json!("https://evil.example/keys")),
+        ("x5u", json!("https://evil.example/cert")),
+    ] {
+        refused("a key of the caller's", &edited(&signed, |h, _| h[name] = value.clone()));
+        refused(
+            "a key of the caller's under our id",
+            &edited(&signed, |h, _| {
+                h["kid"] = part(&token, 0)["kid"].clone();
+                h[name] = value;
+            }),
+        );
+    }
 
     // HS256 with the public key as the shared secret.
     let (mut header, mut claims) = (part(&token, 0), part(&token, 1));
@@ -225,7 +264,7 @@ fn the_same_token_is_handed_out_for_a_minute() {
     let a = authority();
     let ask = |subject: &Subject, grants: &[Grant], secs: i64| {
         let now = Timestamp(NOW.0 + secs * 1_000_000);
-        a.issue_access(REG, Uuid::nil(), subject, grants, HOUR, now).unwrap()
+        issued(&a, subject, grants, now)
     };
     let first = ask(&someone(), &grants(), 0);
     let again = ask(&someone(), &grants(), 59);
@@ -235,6 +274,13 @@ fn the_same_token_is_handed_out_for_a_minute() {
     assert_ne!(first.token, ask(&someone(), &[], 0).token);
     let admin = |generation| Subject::Admin { which: AdminPassword::First, generation };
     assert_ne!(ask(&admin(0), &[], 0).token, ask(&admin(1), &[], 0).token, "a renewed password is another holder");
+    let token = |password| Subject::Token { name: "my-token".parse().unwrap(), password };
+    assert_ne!(ask(&token(1), &[], 0).token, ask(&token(2), &[], 0).token, "and so is another password of a token");
+    // Whoever's tokens were all ended gets none of them again.
+    let renewed = Timestamp(NOW.0 + 1);
+    let after = issued_since(&a, &someone(), renewed, &grants(), Timestamp(NOW.0 + 2));
+    assert_ne!(first.token, after.token);
+    assert!(a.verify_access(after.token.expose(), REG, NOW).unwrap().issued > renewed);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use portolan_auth::access::ActionSet;
-use portolan_auth::authority::{NewDirectoryToken, RegistryAudience};
+use portolan_auth::authority::{NewAccessToken, NewDirectoryToken, NewRefreshToken, RegistryAudience};
 use portolan_auth::token::{DirectoryToken, Subject};
 use portolan_auth::{Authority, MasterKey, SigningKey};
 use portolan_types::Timestamp;
@@ -40,8 +40,18 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
         lifetime: HOUR,
     };
     let directory = authority.issue_directory(&new, now()).expect("a token");
-    let refresh = authority.issue_refresh(REGISTRY, id, &who, ActionSet::ALL, HOUR, now()).expect("a token");
-    let access = authority.issue_access(REGISTRY, id, &Subject::Anonymous, &[], HOUR, now()).expect("a token");
+    let new =
+        NewRefreshToken { registry: REGISTRY, who: &who, may: ActionSet::ALL, by_repository: true, lifetime: HOUR };
+    let refresh = authority.issue_refresh(&new, now()).expect("a token");
+    let new = NewAccessToken {
+        registry: REGISTRY,
+        tenant: id,
+        subject: &Subject::Anonymous,
+        since: Timestamp(0),
+        grants: &[],
+        lifetime: HOUR,
+    };
+    let access = authority.issue_access(&new, now()).expect("a token");
     let real = [directory, refresh, access].map(|issued| issued.token.expose().clone());
     Tokens { authority, real }
 });

@@ -22,6 +22,7 @@ mod metrics;
 mod otel;
 mod process;
 mod rates;
+mod repo_tokens;
 mod settings;
 mod slow;
 mod support;

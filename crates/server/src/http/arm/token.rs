@@ -74,8 +74,12 @@ impl TokenBody {
         if credentials.certificates.is_some_and(|c| !c.is_empty()) {
             return Err(invalid("tokens sign in with passwords here, not with certificates"));
         }
-        let password = |p: PasswordBody| Ok((which(p.name.as_deref().unwrap_or_default())?, time(p.expiry.as_deref())?));
-        let passwords = credentials.passwords.map(|p| p.into_iter().map(password).collect()).transpose()?;
+        let password = |p: PasswordBody| -> Result<_, Error> {
+            Ok((which(p.name.as_deref().unwrap_or_default())?, time(p.expiry.as_deref())?))
+        };
+        let passwords: Option<Result<Vec<_>, Error>> =
+            credentials.passwords.map(|passwords| passwords.into_iter().map(password).collect());
+        let passwords = passwords.transpose()?;
         let enabled = status.as_deref().map(enabled).transpose()?;
         Ok(TokenInput { scope_map_id: scope_map_id.filter(|id| !id.is_empty()), enabled, passwords })
     }
