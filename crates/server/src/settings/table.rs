@@ -1,0 +1,266 @@
+//! The table of settings: the only place where one is named. The macro makes of it the
+//! [`Settings`] struct, the list [`ALL`] and the readers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::values::{
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LogFormat, Positive, SecretText, Value,
+};
+use super::{Raw, Setting, SettingsError};
+use crate::otel::{OtlpEndpoint, Ratio};
+use crate::sink::LogTarget;
+
+macro_rules! settings {
+    ($( $section:literal { $( $(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(, flag $flag:literal)?; )+ } )+) => {
+        /// How one server is set up.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $($( $(#[doc = $doc])+ pub $name: $ty, )+)+
+        }
+
+        /// Every setting, in the order of the reference page.
+        pub const ALL: &[Setting] = &[
+            $($( Setting {
+                section: $section,
+                name: stringify!($name),
+                kind: <$ty as Value>::KIND,
+                default: $default,
+                flag: [$(Some($flag),)? None][0],
+                doc: &[$($doc),+],
+            }, )+)+
+        ];
+
+        impl Settings {
+            /// Every setting at its default.
+            pub fn defaults() -> Result<Settings, SettingsError> {
+                Ok(Settings {
+                    $($( $name: <$ty as Value>::parse($default)
+                        .map_err(|why| SettingsError(format!("default of {}: {why}", stringify!($name))))?, )+)+
+                })
+            }
+
+            pub(super) fn put(&mut self, name: &str, raw: Raw<'_>) -> Result<(), String> {
+                match name {
+                    $($( stringify!($name) => self.$name = raw.read()?, )+)+
+                    _ => return Err("no such setting".to_owned()),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+settings! {
+    "Places and addresses" {
+        /// The folder that holds everything the server keeps: database, blobs, keys, its CA. Made with mode 0700
+        /// when it is not there. One server at a time may use it.
+        data: PathBuf = "./data", flag "--data";
+        /// The address for TLS: `IP:PORT`, `localhost:PORT`, or `:PORT` for every address of the machine. Port 0
+        /// takes a free one. The default can be reached from this machine only.
+        listen: SocketAddr = "127.0.0.1:8443", flag "--listen";
+        /// A second address without TLS, for clients on the same machine or behind a proxy that ends TLS.
+        /// Passwords and tokens cross it in the clear.
+        listen_http: Option<SocketAddr> = "", flag "--listen-http";
+        /// The domain whose sub-domains are the registries: registry `NAME` answers at `NAME.<domain>`. Without it
+        /// the first registry answers at the server's own address and the others at `NAME.localhost`.
+        domain: Option<DomainName> = "", flag "--domain";
+        /// Host and port by which clients reach this server when it is not the address it listens on (a port mapped
+        /// by a container runtime, a load balancer): `registry.example.com`, `localhost:5443`. Without it: the domain,
+        /// or else `localhost`, with the port listened on. It stands in every URL that the server hands out.
+        public_address: Option<HostPort> = "";
+        /// The name of this server's region, as the control plane shows it.
+        region: String = "local";
+    }
+    "Database" {
+        /// The PostgreSQL database that holds the metadata, as
+        /// `postgres://USER@HOST:5432/DATABASE?sslmode=verify-full`. Any number of servers may share it. Without it
+        /// metadata is kept in SQLite in the data folder, for one server. `sslmode` is `disable`, `prefer` (the
+        /// default: TLS when the database offers it), `require` (TLS, whoever answers) or `verify-full` (TLS with a
+        /// certificate for HOST from an authority in the file `sslrootcert=…`, or else one that this machine trusts).
+        /// For a unix socket HOST is its folder, percent-encoded. Connect to the database itself: a pooler that
+        /// hands connections out by transaction does not do.
+        database: Option<DatabaseUrl> = "";
+        /// A file whose first line is the password for `database`. It is read at every new connection, so the
+        /// password may change while the server runs.
+        database_password_file: Option<PathBuf> = "";
+        /// Connections to `database` for reading, from 1 to 64. Besides them the server has one for writing and one
+        /// on which it hears from other servers.
+        database_readers: Positive = "8";
+        /// How long to wait at the start for a database that cannot be reached yet, in seconds.
+        database_wait_secs: Positive = "30";
+    }
+    "Blobs" {
+        /// The bucket that holds blobs, uploads, build contexts and logs: `s3://BUCKET/PREFIX` (S3 and what speaks like
+        /// it), `az://CONTAINER/PREFIX` (Azure Blob Storage) or `gs://BUCKET/PREFIX` (Google Cloud Storage). Any number
+        /// of servers may share it. It must be there already. Without it blobs are kept in the data folder. What of the
+        /// following is not set is looked for where the clouds' own tools look: `AWS_*`, `AZURE_STORAGE_*` and
+        /// `GOOGLE_*` in the environment, then the identity of the machine. See docs/storage.md.
+        blobs: Option<BlobPlace> = "";
+        /// The address of the storage service when it is not the cloud's own: `https://s3.example.com`.
+        blob_endpoint: Option<String> = "";
+        /// The region of an S3 bucket.
+        blob_region: Option<String> = "";
+        /// S3: the access key id. Azure: the name of the storage account.
+        blob_account: Option<String> = "";
+        /// S3: the secret access key. Azure: the account's key.
+        blob_secret: Option<SecretText> = "";
+        /// A file with the credentials instead. S3: as `~/.aws/credentials`. Azure: the account's key. Google: a service
+        /// account's key (JSON).
+        blob_credentials_file: Option<PathBuf> = "";
+        /// The size of the parts in which content longer than that goes to the bucket, from 5MiB to 256MiB. Up to 24
+        /// parts of all uploads are in memory at the same time; more wait in files under the data folder.
+        blob_part_bytes: ByteSize = "8MiB";
+        /// Copies of blobs that builds read, kept in the data folder beside a bucket. The ones not used for longest go
+        /// first.
+        blob_cache_bytes_max: ByteSize = "10GiB";
+        /// Answer the GET of a blob with 307 and a URL at which the bucket itself gives it, signed and good for
+        /// `blob_redirect_secs`. Clients must reach the bucket by the address that the server has for it. Who may read
+        /// is decided before. HEAD is answered by the server, which also reads what it needs itself.
+        blob_redirect: bool = "false";
+        /// How long such a URL is good, in seconds; at most 604800.
+        blob_redirect_secs: Positive = "1200";
+    }
+    "Secrets" {
+        /// The file with the master key (64 hex digits, `openssl rand -hex 32`) that everything sealed or derived
+        /// hangs on. Without it the first start makes `master.key` in the data folder. Servers that share a database
+        /// share the key: one with another is refused.
+        master_key_file: Option<PathBuf> = "";
+    }
+    "TLS" {
+        /// The operator's certificate (PEM, with its chain). Without it the server makes a CA under `data/tls` and
+        /// its own certificate from it. Read again when the file changes or on SIGHUP.
+        tls_cert: Option<PathBuf> = "";
+        /// The private key (PEM) of `tls_cert`.
+        tls_key: Option<PathBuf> = "";
+        /// More names for the server's own certificate, besides localhost, this machine's name, the address
+        /// listened on and the domain.
+        tls_names: Vec<CertName> = "";
+    }
+    "Logs" {
+        /// `text`, `json`, or `auto`: text on a terminal, else JSON. Logs go to standard error.
+        log_format: LogFormat = "auto";
+        /// What to log: `error`, `warn`, `info`, `debug`, `trace`, and finer by module, as in `warn,portolan_tasks=debug`.
+        log_filter: String = "info";
+        /// Where the access log goes, one JSON object for each request: `none`, `stderr`, or a file, which is opened
+        /// anew on SIGHUP. Lines that the disk or pipe does not take in time are dropped and counted.
+        access_log: LogTarget = "stderr";
+        /// Where the audit log goes, one JSON object for each change, sign-in and refusal: `none`, `stderr`, or a
+        /// file, which is opened anew on SIGHUP. A line is written before its request is answered.
+        audit_log: LogTarget = "stderr";
+    }
+    "Metrics and traces" {
+        /// An address of its own for `/metrics`, `/healthz` and `/readyz`, without TLS. With it, the other addresses
+        /// do not serve `/metrics`.
+        metrics_listen: Option<SocketAddr> = "";
+        /// A file with a token that `/metrics` then asks for, as `Authorization: Bearer`. Read once, at the start.
+        metrics_token_file: Option<PathBuf> = "";
+        /// Where traces go: the base address of an OpenTelemetry collector (OTLP over HTTP, protobuf), as in
+        /// `http://localhost:4318`; `/v1/traces` is added. Without it nothing is traced.
+        otlp_endpoint: Option<OtlpEndpoint> = "";
+        /// A file with headers for the collector, one `name: value` on a line: what it asks for to let us in.
+        otlp_headers_file: Option<PathBuf> = "";
+        /// The name under which traces are sent (`service.name`).
+        otlp_service_name: String = "portolan";
+        /// The part of requests that is traced, from 0 to 1, where the client does not say (`traceparent`).
+        otlp_sample_ratio: Ratio = "1";
+    }
+    "Limits and times" {
+        /// Connections open at the same time; more wait to be accepted.
+        connections_max: Positive = "8192";
+        /// Connections open at the same time from one address (IPv6: from one network of 64 bits); more are closed
+        /// at once. 0 for no limit: behind a proxy every client has the proxy's address.
+        connections_per_address_max: u32 = "4096";
+        /// Requests in flight at the same time; more are answered 503 with `Retry-After`.
+        requests_max: Positive = "16384";
+        /// Requests in flight at the same time on one HTTP/2 connection.
+        http2_streams_max: Positive = "256";
+        /// The request line and headers of one request; more is answered 431.
+        header_bytes_max: ByteSize = "64KiB";
+        /// Headers of one request; more are answered 431.
+        headers_max: Positive = "64";
+        /// The path and query of one request; more is answered 414.
+        uri_bytes_max: ByteSize = "16KiB";
+        /// The size of a manifest, at most 4 MiB; more is answered 413.
+        manifest_bytes_max: ByteSize = "4MiB";
+        /// The size of a layer or other blob; more is answered 413.
+        layer_bytes_max: ByteSize = "200GiB";
+        /// Memory for request bodies that are read whole before they are handled (manifests, forms, JSON), all
+        /// requests together. A request that finds none waits a few seconds and is then answered 503 with
+        /// `Retry-After`.
+        body_memory_bytes_max: ByteSize = "256MiB";
+        /// How long a client may take to send the headers of a request, and how long an HTTP/1.1 connection may
+        /// stay open between two, in seconds.
+        header_read_timeout_secs: Positive = "60";
+        /// How long a client may take for the TLS handshake, in seconds.
+        tls_handshake_timeout_secs: Positive = "10";
+        /// How long a client that is sending a body, or taking one, may do nothing, or next to nothing
+        /// (`body_window_bytes_min`), and how long an HTTP/2 connection may stay open without a request, in seconds.
+        body_idle_timeout_secs: Positive = "120";
+        /// How much a client that is sending a body, or taking one, must get done within `body_idle_timeout_secs` of
+        /// being waited for.
+        body_window_bytes_min: ByteSize = "16KiB";
+        /// How long requests in flight and running builds are given to finish when the server is told to stop, in
+        /// seconds.
+        drain_timeout_secs: Positive = "30";
+    }
+    "Storage" {
+        /// How often unreferenced content is looked for, in seconds.
+        gc_interval_secs: Positive = "60";
+        /// How long an uploaded or mounted blob waits for a manifest that needs it, in seconds: the longest that a
+        /// push may take between its first layer and its manifest.
+        gc_link_grace_secs: Positive = "86400";
+        /// How long a blob stays after the last manifest that needed it was deleted, in seconds.
+        gc_unlink_grace_secs: Positive = "600";
+        /// How long a blob stays after a push asked whether it is here, in seconds: such a push does not send it
+        /// again.
+        gc_touch_grace_secs: Positive = "3600";
+        /// How long an upload may go without a byte before it is forgotten, in seconds.
+        gc_upload_idle_secs: Positive = "86400";
+        /// Look for garbage, and say in the log and in `/metrics` what would go, but remove nothing.
+        gc_dry_run: bool = "false";
+        /// Uploads open at the same time in one registry; more are answered 429.
+        uploads_max: Positive = "10000";
+        /// Uploads that one identity may have open at the same time in one registry; more are answered 429.
+        uploads_per_identity_max: Positive = "10000";
+    }
+    "Rates" {
+        /// Requests that read (GET, HEAD) of one identity in a minute; anonymous ones count by client address. More
+        /// are answered 429 with `Retry-After`. 0 for no limit. (ACR Premium: 10,000 for each registry.)
+        rate_reads_per_min: u32 = "0";
+        /// Requests that write of one identity in a minute. 0 for no limit. (ACR Premium: 2,000 for each registry.)
+        rate_writes_per_min: u32 = "0";
+        /// Tokens asked for from one client address in a minute. 0 for no limit.
+        rate_tokens_per_min: u32 = "0";
+        /// Sign-ins with a wrong password, secret or refresh token from one client address in a minute. After that,
+        /// most sign-ins from there are answered 429 unread, but for identities that have signed in from there
+        /// before. 0 for no limit.
+        rate_failed_sign_ins_per_min: u32 = "600";
+        /// Sign-ins with a wrong password or secret for one identity in a minute, from wherever. After that, each
+        /// address that the identity has not signed in from has two more in a minute, and the others go on as
+        /// before: its owner is never locked out. 0 for no limit.
+        rate_failed_sign_ins_per_identity_per_min: u32 = "60";
+        /// How many seconds' worth of a rate may come at once.
+        rate_burst_secs: Positive = "60";
+        /// Identities and addresses whose rates are remembered; the least recently seen are forgotten.
+        rate_identities_max: Positive = "100000";
+    }
+    "Builds" {
+        /// Builds that run at the same time.
+        build_parallel_max: Positive = "2";
+        /// Steps of one build that run at the same time, where stages do not need each other; 0 for two for each
+        /// processor, at least 8.
+        build_steps_parallel_max: u32 = "0";
+        /// Content that the build cache may keep in the store.
+        build_cache_bytes_max: ByteSize = "20GiB";
+        /// Unpacked base images and step results kept ready on this machine for later builds. What is removed is
+        /// unpacked again, or its step done again.
+        build_snapshots_bytes_max: ByteSize = "40GiB";
+        /// Memory of one build step.
+        build_memory_bytes_max: ByteSize = "4GiB";
+        /// Processors of one build step; 0 for all.
+        build_cpus_max: u32 = "0";
+        /// Processes of one build step.
+        build_pids_max: Positive = "4096";
+    }
+}

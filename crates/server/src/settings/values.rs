@@ -1,0 +1,282 @@
+//! The kinds of value that settings have, each with its grammar and the words that say so.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use portolan_store::blob::BlobConfig;
+use portolan_types::Secret;
+
+/// A kind of value that a setting may have.
+pub trait Value: Sized {
+    /// The kind, for people.
+    const KIND: &'static str;
+    /// Read it from text (flag, environment, default). The error completes the sentence
+    /// "`x` is not …".
+    fn parse(text: &str) -> Result<Self, String>;
+    /// Read it from the file.
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::String(text) => Self::parse(text),
+            toml::Value::Integer(n) => Self::parse(&n.to_string()),
+            toml::Value::Float(n) => Self::parse(&n.to_string()),
+            toml::Value::Boolean(b) => Self::parse(&b.to_string()),
+            other => Err(format!("a value of type {} is not {}", other.type_str(), Self::KIND)),
+        }
+    }
+}
+
+fn not<T>(text: &str, kind: &str) -> Result<T, String> {
+    Err(format!("{text:?} is not {kind}"))
+}
+
+impl Value for String {
+    const KIND: &'static str = "text";
+    fn parse(text: &str) -> Result<String, String> {
+        if text.is_empty() { Err("it must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+    }
+}
+
+impl Value for PathBuf {
+    const KIND: &'static str = "a path";
+    fn parse(text: &str) -> Result<PathBuf, String> {
+        String::parse(text).map(PathBuf::from)
+    }
+}
+
+impl Value for u32 {
+    const KIND: &'static str = "a whole number";
+    fn parse(text: &str) -> Result<u32, String> {
+        text.parse().or_else(|_| not(text, "a whole number from 0 to 4294967295"))
+    }
+}
+
+impl Value for u64 {
+    const KIND: &'static str = "a whole number";
+    fn parse(text: &str) -> Result<u64, String> {
+        text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// A number that must not be zero: limits and times that would stop everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positive(pub u32);
+
+impl Value for Positive {
+    const KIND: &'static str = "a whole number above 0";
+    fn parse(text: &str) -> Result<Positive, String> {
+        match text.parse() {
+            Ok(n) if n > 0 => Ok(Positive(n)),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+impl Positive {
+    /// As a time in seconds.
+    pub fn secs(self) -> std::time::Duration {
+        std::time::Duration::from_secs(u64::from(self.0))
+    }
+}
+
+impl Value for bool {
+    const KIND: &'static str = "true or false";
+    fn parse(text: &str) -> Result<bool, String> {
+        text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// A number of bytes: `1048576`, `512KiB`, `4GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl Value for ByteSize {
+    const KIND: &'static str = "a size (bytes, or with KiB, MiB, GiB, TiB)";
+    fn parse(text: &str) -> Result<ByteSize, String> {
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let shift = match unit.trim() {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            _ => return not(text, Self::KIND),
+        };
+        match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)) {
+            Some(n) if n > 0 => Ok(ByteSize(n)),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+/// An address to listen on: `127.0.0.1:8443`, `[::1]:8443`, `localhost:8443`, or `:8443`
+/// for every address of the machine. Port 0 takes a free port.
+impl Value for SocketAddr {
+    const KIND: &'static str = "an address to listen on (IP:PORT, localhost:PORT or :PORT)";
+    fn parse(text: &str) -> Result<SocketAddr, String> {
+        if let Some((host @ ("" | "localhost"), port)) = text.rsplit_once(':')
+            && let Ok(port) = port.parse::<u16>()
+        {
+            let ip = if host.is_empty() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+            return Ok(SocketAddr::new(IpAddr::V4(ip), port));
+        }
+        text.parse().or_else(|_| not(text, Self::KIND))
+    }
+}
+
+/// The URL of a database. It may hold a password, so it does not print, and errors do not
+/// repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseUrl(pub Secret<String>);
+
+impl Value for DatabaseUrl {
+    const KIND: &'static str = "the URL of a PostgreSQL database (postgres://USER@HOST:PORT/DATABASE)";
+    fn parse(text: &str) -> Result<DatabaseUrl, String> {
+        if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            Ok(DatabaseUrl(Secret::new(text.to_owned())))
+        } else {
+            Err(format!("this is not {}", Self::KIND))
+        }
+    }
+}
+
+/// A bucket for blobs: `s3://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `gs://BUCKET/PREFIX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobPlace(pub String);
+
+impl Value for BlobPlace {
+    const KIND: &'static str = "a bucket (s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX)";
+    fn parse(text: &str) -> Result<BlobPlace, String> {
+        let config = BlobConfig { url: text.to_owned(), ..BlobConfig::default() };
+        config.check().map(|()| BlobPlace(text.to_owned()))
+    }
+}
+
+/// A password or key. It does not print, and errors do not repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretText(pub Secret<String>);
+
+impl Value for SecretText {
+    const KIND: &'static str = "a secret";
+    fn parse(text: &str) -> Result<SecretText, String> {
+        if text.is_empty() { Err("it must not be empty".to_owned()) } else { Ok(SecretText(text.to_owned().into())) }
+    }
+}
+
+/// A DNS name, lower-case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainName(pub String);
+
+impl DomainName {
+    /// Whether a text is a DNS name: labels of letters, digits and hyphens.
+    pub fn is_valid(text: &str) -> bool {
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        };
+        text.len() <= 253 && text.split('.').all(label)
+    }
+}
+
+impl Value for DomainName {
+    const KIND: &'static str = "a DNS name";
+    fn parse(text: &str) -> Result<DomainName, String> {
+        if Self::is_valid(text) { Ok(DomainName(text.to_ascii_lowercase())) } else { not(text, Self::KIND) }
+    }
+}
+
+/// A name for a certificate: a DNS name, `*.` and a DNS name, or an IP address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertName(pub String);
+
+impl Value for CertName {
+    const KIND: &'static str = "a DNS name (with *. in front, if you like) or an IP address";
+    fn parse(text: &str) -> Result<CertName, String> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(CertName(ip.to_string()));
+        }
+        if DomainName::is_valid(text.strip_prefix("*.").unwrap_or(text)) {
+            Ok(CertName(text.to_ascii_lowercase()))
+        } else {
+            not(text, Self::KIND)
+        }
+    }
+}
+
+/// A host with or without a port, as clients write it: `registry.example.com`, `localhost:5443`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort(String);
+
+impl HostPort {
+    /// Host and port as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host, without brackets and port.
+    pub fn host(&self) -> &str {
+        crate::http::host::without_port(&self.0).trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+impl Value for HostPort {
+    const KIND: &'static str = "a host or HOST:PORT";
+    fn parse(text: &str) -> Result<HostPort, String> {
+        let host = crate::http::host::without_port(text);
+        let port = text.strip_prefix(host).unwrap_or_default();
+        let good = DomainName::is_valid(host)
+            || host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| h.parse::<IpAddr>().is_ok());
+        if good && (port.is_empty() || port[1..].parse::<u16>().is_ok()) {
+            Ok(HostPort(text.to_ascii_lowercase()))
+        } else {
+            not(text, Self::KIND)
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// One line of text each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+impl Value for LogFormat {
+    const KIND: &'static str = "auto, text or json";
+    fn parse(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "auto" => Ok(LogFormat::Auto),
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    const KIND: &'static str = T::KIND;
+    fn parse(text: &str) -> Result<Option<T>, String> {
+        if matches!(text, "" | "none") { Ok(None) } else { T::parse(text).map(Some) }
+    }
+}
+
+/// A list: an array in the file, separated by commas in text.
+impl Value for Vec<CertName> {
+    const KIND: &'static str = "a list of DNS names and IP addresses";
+    fn parse(text: &str) -> Result<Vec<CertName>, String> {
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(CertName::parse).collect()
+    }
+    fn from_toml(value: &toml::Value) -> Result<Vec<CertName>, String> {
+        match value {
+            toml::Value::Array(all) => all.iter().map(CertName::from_toml).collect(),
+            toml::Value::String(text) => Self::parse(text),
+            other => Err(format!("a value of type {} is not {}", other.type_str(), Self::KIND)),
+        }
+    }
+}
