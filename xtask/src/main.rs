@@ -3,7 +3,8 @@
 //! - `tidy`: the rules of the house as code; part of `./test`.
 //! - `docs`: write the reference pages that come from code (`--check`: only compare).
 //! - `fuzz`: libFuzzer over the parsers of hostile bytes; what it finds goes into the corpus.
-//! - `bench registry`, `bench build`: side by side with other programs.
+//! - `bench registry`, `bench build`: side by side with other programs; `bench tokens`: what a
+//!   token request costs.
 
 mod bench;
 mod docs;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "usage: cargo xtask tidy
        cargo xtask docs [--check]
        cargo xtask fuzz [--secs N] [TARGET]…
-       cargo xtask bench registry|build [--help]";
+       cargo xtask bench registry|build|tokens [--help]";
 
 fn main() -> ExitCode {
     match run() {

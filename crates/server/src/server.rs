@@ -126,6 +126,9 @@ impl Server {
             manifest_bytes_max: usize::try_from(settings.manifest_bytes_max.0).unwrap_or(usize::MAX),
             blob_bytes_max: settings.layer_bytes_max.0,
             graces: graces(&settings),
+            directory_token_lifetime: settings.token_directory_secs.secs(),
+            refresh_token_lifetime: settings.token_refresh_secs.secs(),
+            access_token_lifetime: settings.token_access_secs.secs(),
             ..ServiceConfig::default()
         };
         let seal = Arc::new(RunSeal(authority.clone()));

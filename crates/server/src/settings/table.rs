@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LogFormat, Positive, SecretText, Value,
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, SecretText,
+    Value,
 };
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};
@@ -244,6 +245,17 @@ settings! {
         rate_burst_secs: Positive = "60";
         /// Identities and addresses whose rates are remembered; the least recently seen are forgotten.
         rate_identities_max: Positive = "100000";
+    }
+    "Tokens" {
+        /// How long a directory token lasts, in seconds, from 60 to 86400: what `az login` gets for the control plane,
+        /// for Graph and for registries.
+        token_directory_secs: LifetimeSecs = "3600";
+        /// How long a registry refresh token lasts, in seconds, from 60 to 86400: what `docker login` keeps after
+        /// `az acr login`. (ACR: three hours.)
+        token_refresh_secs: LifetimeSecs = "10800";
+        /// How long a registry access token lasts, in seconds, from 60 to 86400: one is asked for at every pull and
+        /// push. It ends sooner with the credential it was got with. (ACR: 75 minutes.)
+        token_access_secs: LifetimeSecs = "4500";
     }
     "Builds" {
         /// Builds that run at the same time.

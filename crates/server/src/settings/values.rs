@@ -78,6 +78,28 @@ impl Positive {
     }
 }
 
+/// How long a token lasts, in seconds. Not longer than a day: it cannot be taken back one by
+/// one, and the key that signed it is kept as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LifetimeSecs(pub u32);
+
+impl Value for LifetimeSecs {
+    const KIND: &'static str = "a whole number from 60 to 86400";
+    fn parse(text: &str) -> Result<LifetimeSecs, String> {
+        match text.parse() {
+            Ok(n) if (60..=86_400).contains(&n) => Ok(LifetimeSecs(n)),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+impl LifetimeSecs {
+    /// As a time.
+    pub fn secs(self) -> std::time::Duration {
+        std::time::Duration::from_secs(u64::from(self.0))
+    }
+}
+
 impl Value for bool {
     const KIND: &'static str = "true or false";
     fn parse(text: &str) -> Result<bool, String> {

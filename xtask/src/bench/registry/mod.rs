@@ -15,6 +15,7 @@ mod load;
 mod process;
 mod scale;
 mod servers;
+pub(super) mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

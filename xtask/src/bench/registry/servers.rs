@@ -189,6 +189,11 @@ impl Server {
         Ok(())
     }
 
+    /// The process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU time spent so far, user and system.
     pub(super) fn cpu_micros(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("the server has ended")?;
@@ -237,11 +242,11 @@ async fn answers(addr: SocketAddr) -> bool {
     ask.await.unwrap_or(false)
 }
 
-fn member_of<'a>(value: &'a Value, member: &str) -> Result<&'a str> {
+pub(super) fn member_of<'a>(value: &'a Value, member: &str) -> Result<&'a str> {
     value.get(member).and_then(Value::as_str).with_context(|| format!("no {member} in the answer"))
 }
 
-async fn json_of(request: reqwest::RequestBuilder) -> Result<Value> {
+pub(super) async fn json_of(request: reqwest::RequestBuilder) -> Result<Value> {
     let response = request.send().await?;
     let (status, url) = (response.status(), response.url().clone());
     let text = response.text().await?;
