@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use table::{ALL, Settings};
 pub use values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LogFormat, Positive, SecretText, Value,
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, SecretText, Value,
 };
 
 /// The flags of `portolan serve`.

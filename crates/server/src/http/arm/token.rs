@@ -122,9 +122,7 @@ pub(super) async fn handle(
             let next = tokens.last().filter(|_| more).map(|token| next_link(target, &parts.uri, token.name.as_str()));
             Ok(page(tokens.iter().map(|token| token_to_wire(target, token)).collect(), next))
         }
-        ("tokens", [name], &Method::GET) => {
-            Ok(ok(&token_to_wire(target, &service.token(ctx, registry, name).await?)))
-        }
+        ("tokens", [name], &Method::GET) => Ok(ok(&token_to_wire(target, &service.token(ctx, registry, name).await?))),
         ("tokens", [name], &Method::PUT) => {
             let body: TokenBody = json_body(body).await?;
             let (token, new) = service.put_token(ctx, registry, name, body.into_input()?).await?;
