@@ -30,8 +30,6 @@ class Forms(html.parser.HTMLParser):
         if tag == "form":
             self.inside = {"action": attrs.get("action", ""), "method": attrs.get("method", "get").lower(), "fields": [], "buttons": []}
             self.forms.append(self.inside)
-        elif tag == "script":
-            sys.exit("this page wants a script: " + str(attrs))
         elif self.inside is not None and tag == "input":
             (self.inside["buttons"] if attrs.get("type") == "submit" else self.inside["fields"]).append(attrs)
         elif self.inside is not None and tag == "button":
