@@ -4,9 +4,10 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck disable=SC2034
 world_names='abacregistry.azurecr.io'
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 world_docker
 real_az
 tenant=$(field tenantId) subscription=$(field subscriptionId)

@@ -4,9 +4,10 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck disable=SC2034
 world_names='basicregistry.azurecr.io basicregistry.eastus.data.azurecr.io'
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 world_docker
 real_az
 json() { "$AZ_VENV/bin/python" -c "import json,sys; d=json.load(sys.stdin); print($1)"; }

@@ -2,9 +2,10 @@
 # those can do who were made, changed, disabled and deleted.
 # shellcheck shell=bash source=tests/external/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 real_az
 tenant=$(field tenantId)
 az group create --name "$GROUP" --location eastus >/dev/null

@@ -3,9 +3,10 @@
 # all): once with the real az, once with our CLI under its name.
 # shellcheck shell=bash source=tests/external/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 world_docker
 
 # chapters LABEL: through the function az.

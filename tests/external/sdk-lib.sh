@@ -4,9 +4,10 @@
 
 # shellcheck disable=SC2034
 world_names="sdkregistry.azurecr.io publicregistry.azurecr.io"
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 
 "$PORTOLAN" login --bootstrap "$BOOTSTRAP" -o none
 "$PORTOLAN" group create --name "$GROUP" --location eastus -o none

@@ -4,9 +4,10 @@
 # Looked for, and installed, where there is a network.
 AZURE_PYTHON=${AZURE_PYTHON:-$(tool azure-python)/bin/python}
 export AZURE_PYTHON
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 real_az
 tenant=$(field tenantId) subscription=$(field subscriptionId)
 az group create --name "$GROUP" --location eastus >/dev/null

@@ -2,9 +2,10 @@
 # scope-map`, and what docker may then do.
 # shellcheck shell=bash source=tests/external/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/external/az-lib.sh
+. "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
 . "$(dirname "$0")/world-lib.sh"
-. "$(dirname "$0")/az-lib.sh"
 world_docker
 real_az
 az group create --name "$GROUP" --location eastus >/dev/null

@@ -2,7 +2,8 @@
 # registry the name that the guide writes, NAME.azurecr.io, with a docker daemon and the real
 # az in it. So the guide's lines run as they stand, sign-in with a password reaches the port
 # that az insists on, and 169.254.169.254 is ours. Nothing outside can be reached, nor reaches
-# in. Source it after lib.sh, first thing: it starts the script again inside.
+# in: what has to be installed is, before. Source it after lib.sh and az-lib.sh, first thing: it
+# starts the script again inside.
 # shellcheck shell=bash
 #
 #   WORLD         a folder of this world's own     REG, LOGIN_SERVER   the world's main registry
