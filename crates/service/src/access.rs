@@ -1,6 +1,6 @@
 //! The one question before every act: may this caller do that here?
 
-use portolan_auth::access::{self, Action, Assignment, Principal, RegistryFacts, Resource, Target};
+use portolan_auth::access::{self, Action, ActionSet, Held, Principal, RegistryFacts, Resource, Target};
 use portolan_types::ResourceId;
 use serde_json::json;
 
@@ -16,9 +16,8 @@ impl Service {
     /// token or a sign-in could help, `DENIED` when neither could. Control actions on the
     /// registry answer in ARM's words.
     pub fn check(&self, ctx: &Ctx, registry: &Registry, target: &Target, action: Action) -> Result<()> {
-        let resource = registry.resource();
-        let may = self.may(&ctx.principal, action, &resource);
-        if access::scope_word(action).is_none() {
+        let may = self.may(&ctx.principal, action, &registry.resource(target));
+        if !action.is_data() {
             let reaches = ctx.reach == Reach::Principal;
             return if may && reaches { Ok(()) } else { Err(control_refusal(ctx, action, &registry.resource_id)) };
         }
@@ -33,50 +32,70 @@ impl Service {
     /// Whether the caller may do a control action at `scope` (a subscription, a group, or a
     /// registry that need not exist).
     pub fn check_control(&self, ctx: &Ctx, scope: &ResourceId, action: Action) -> Result<()> {
+        if self.may_control(ctx, scope, action) { Ok(()) } else { Err(control_refusal(ctx, action, scope)) }
+    }
+
+    /// The same, for those who leave out of a list what the caller may not see.
+    pub fn may_control(&self, ctx: &Ctx, scope: &ResourceId, action: Action) -> bool {
         let key = scope.key();
-        let resource = Resource { scope: &key, registry: None };
-        if ctx.reach == Reach::Principal && self.may(&ctx.principal, action, &resource) {
-            Ok(())
-        } else {
-            Err(control_refusal(ctx, action, scope))
+        let resource = Resource { scope: &key, registry: None, repository: None };
+        ctx.reach == Reach::Principal && self.may(&ctx.principal, action, &resource)
+    }
+
+    /// What the caller may do at `scope`.
+    pub(crate) fn allowed_at(&self, ctx: &Ctx, scope: &ResourceId) -> ActionSet {
+        if ctx.reach != Reach::Principal {
+            return ActionSet::NONE;
         }
+        let key = scope.key();
+        let resource = Resource { scope: &key, registry: None, repository: None };
+        self.with_held(&ctx.principal, |held| access::allowed(&ctx.principal, held, &resource))
     }
 
     /// Whether the principal may, whatever it came with says.
     pub(crate) fn may(&self, principal: &Principal, action: Action, resource: &Resource<'_>) -> bool {
-        self.with_assignments(principal, |held| access::decide(principal, held, action, resource))
+        self.with_held(principal, |held| access::decide(principal, held, action, resource))
     }
 
-    /// What `principal` may do in `registry` now.
-    pub(crate) fn allowed(&self, principal: &Principal, registry: &Registry) -> access::ActionSet {
-        self.with_assignments(principal, |held| access::allowed(principal, held, &registry.resource()))
+    /// What `principal` may do to `target` in `registry` now; to the registry as a whole and
+    /// to every repository alike, if it is not one repository.
+    pub(crate) fn allowed(&self, principal: &Principal, registry: &Registry, target: &Target) -> ActionSet {
+        self.with_held(principal, |held| access::allowed(principal, held, &registry.resource(target)))
     }
 
-    /// Hand over the roles that `principal` holds: none when it is unknown or disabled.
-    fn with_assignments<T>(&self, principal: &Principal, use_them: impl FnOnce(&[Assignment]) -> T) -> T {
+    /// Hand over what `principal` holds: nothing when it is unknown or disabled.
+    fn with_held<T>(&self, principal: &Principal, use_it: impl FnOnce(&Held<'_>) -> T) -> T {
         match principal {
             Principal::Directory { object_id, .. } => {
                 let snapshot = self.snapshot.load();
                 match snapshot.principals.get(object_id) {
-                    Some(state) if state.enabled => use_them(&state.assignments),
-                    _ => use_them(&[]),
+                    Some(state) if state.enabled => {
+                        use_it(&Held { assignments: &state.assignments, scope_map: None })
+                    }
+                    _ => use_it(&Held::default()),
                 }
             }
-            _ => use_them(&[]),
+            Principal::Token { registry, name } => {
+                let snapshot = self.snapshot.load();
+                use_it(&Held { assignments: &[], scope_map: snapshot.scope_map(registry, name) })
+            }
+            _ => use_it(&Held::default()),
         }
     }
 }
 
 impl Registry {
-    /// What the access decision needs to know of it.
-    pub(crate) fn resource(&self) -> Resource<'_> {
+    /// What the access decision needs to know of it, and of what in it.
+    pub(crate) fn resource<'a>(&'a self, target: &'a Target) -> Resource<'a> {
         Resource {
             scope: &self.scope,
             registry: Some(RegistryFacts {
                 name: &self.name,
                 admin_enabled: self.admin_enabled,
                 anonymous_pull: self.anonymous_pull,
+                mode: self.role_mode,
             }),
+            repository: target.repository(),
         }
     }
 }
@@ -117,15 +136,7 @@ fn control_refusal(ctx: &Ctx, action: Action, scope: &ResourceId) -> Error {
         Principal::Token { name, .. } => format!("token {name}"),
         Principal::System => "system".to_owned(),
     };
-    let operation = match action {
-        Action::ControlRead => "read",
-        Action::ControlWrite => "write",
-        Action::ListCredentials => "listCredentials/action",
-        Action::RunTasks => "scheduleRun/action",
-        Action::ReadTasks => "runs/read",
-        Action::AssignRoles => "roleAssignments/write",
-        _ => "data",
-    };
+    let operation = action.operation();
     Error::new(
         Kind::Forbidden,
         "AuthorizationFailed",

@@ -299,10 +299,11 @@ impl Service {
         if from == name {
             return Ok(true);
         }
-        match self.check(ctx, registry, &Target::Repo(from.clone()), Action::Pull) {
+        let source = Target::Repo(from.clone());
+        match self.check(ctx, registry, &source, Action::Pull) {
             Ok(()) => Ok(true),
             // The caller may, its token does not reach there: a token for both will.
-            Err(e) if e.challenge.is_some() && self.may(&ctx.principal, Action::Pull, &registry.resource()) => {
+            Err(e) if e.challenge.is_some() && self.may(&ctx.principal, Action::Pull, &registry.resource(&source)) => {
                 let mut e = e;
                 e.challenge = Some(access::scope_text(&Target::Repo(name.clone()), Action::Push));
                 Err(with_source(e, from))

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use portolan_auth::access::{Action, Principal, Target};
+use portolan_auth::access::{Action, Principal, RoleMode, Target};
 use portolan_auth::password::{self, AdminPassword};
 use portolan_store::meta::registry::RegistryRow;
 use portolan_store::meta::{self, Tx};
@@ -38,6 +38,8 @@ pub struct Registry {
     pub admin_generations: [u32; 2],
     /// Whether anybody may pull.
     pub anonymous_pull: bool,
+    /// How it takes roles for its content.
+    pub role_mode: RoleMode,
     /// ARM tags.
     pub tags: Map<String, Value>,
     /// ARM's settable `properties`, complete with their defaults.
@@ -169,6 +171,11 @@ impl Registry {
             admin_enabled: row.admin_enabled,
             admin_generations: row.admin_generations,
             anonymous_pull: properties.get(properties::ANONYMOUS_PULL) == Some(&Value::Bool(true)),
+            role_mode: properties
+                .get(properties::ROLE_ASSIGNMENT_MODE)
+                .and_then(Value::as_str)
+                .and_then(RoleMode::parse)
+                .unwrap_or_default(),
             tags,
             properties,
             created: row.created,

@@ -12,7 +12,7 @@
 //! with the credential it was got with: a renewed admin password, a replaced or expired
 //! password of a repository token, a disabled principal.
 
-use portolan_auth::access::{ActionSet, Principal};
+use portolan_auth::access::{ActionSet, Principal, RoleMode, Target};
 use portolan_auth::authority::{Issued, NewAccessToken, NewRefreshToken, RegistryAudience};
 use portolan_auth::password::{self, AdminPassword};
 use portolan_auth::token::Subject;
@@ -48,13 +48,6 @@ impl Registry {
     /// What tokens of this registry name as their audience.
     pub fn audience(&self) -> RegistryAudience<'_> {
         RegistryAudience { login_server: &self.login_server, id: self.id }
-    }
-
-    /// Whether the directory's principals have their permissions for each repository (ACR's
-    /// `AbacRepositoryPermissions`).
-    fn by_repository(&self) -> bool {
-        let mode = self.properties.get("roleAssignmentMode").and_then(|mode| mode.as_str());
-        mode == Some("AbacRepositoryPermissions")
     }
 
     fn takes_control_tokens(&self) -> bool {
@@ -185,7 +178,7 @@ impl Service {
         }
         let subject = Subject::Directory { object_id: token.object_id, app_id: token.app_id };
         let principal = subject.principal(&registry.name);
-        let may = self.allowed(&principal, registry);
+        let may = self.allowed(&principal, registry, &Target::Registry);
         let issued = self
             .authority
             .issue_refresh(
@@ -193,7 +186,7 @@ impl Service {
                     registry: registry.audience(),
                     who: &token,
                     may,
-                    by_repository: registry.by_repository(),
+                    by_repository: registry.role_mode == RoleMode::Abac,
                     lifetime: self.config.refresh_token_lifetime,
                 },
                 now,
@@ -262,9 +255,20 @@ impl Service {
 
     /// What `principal` may do to what one scope names.
     fn may_do(&self, principal: &Principal, registry: &Registry, wanted: Wanted<'_>) -> ActionSet {
-        let _ = wanted;
-        self.allowed(principal, registry)
+        let target = match wanted {
+            // As ACR does: there a wildcard says nothing about any one repository.
+            Wanted::Every if registry.role_mode == RoleMode::Abac && is_of_directory(principal) => {
+                return ActionSet::NONE;
+            }
+            Wanted::Catalog | Wanted::Every => Target::Registry,
+            Wanted::Repository(name) => Target::Repo(name.clone()),
+        };
+        self.allowed(principal, registry, &target)
     }
+}
+
+fn is_of_directory(principal: &Principal) -> bool {
+    matches!(principal, Principal::Directory { .. })
 }
 
 /// 401 for the data plane.

@@ -6,7 +6,7 @@
 //! swaps the whole ([`Service::refresh`]), and has the other servers do the same; readers
 //! never wait and never see half a change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_auth::access::{Assignment, ScopeMap, role};
@@ -16,6 +16,8 @@ use portolan_types::{RegistryName, Timestamp};
 use uuid::Uuid;
 
 use crate::Result;
+use crate::locks::{self, Lock};
+use crate::operations;
 use crate::directory::PrincipalKind;
 use crate::peers::version;
 use crate::registries::Registry;
@@ -45,6 +47,10 @@ pub(crate) struct Snapshot {
     by_user: HashMap<String, Uuid>,
     /// Repository tokens, by their registry's row.
     tokens: Tokens,
+    /// Locks, by scope and name.
+    pub locks: Vec<Lock>,
+    /// What is being removed, in key form.
+    pub going: HashSet<String>,
 }
 
 /// A principal as decisions need it.
@@ -210,7 +216,7 @@ impl Snapshot {
         snapshot.read_credentials(tx)?;
         for row in meta::role::list(tx)? {
             if let (Some(state), Some(role)) = (snapshot.principals.get_mut(&row.principal), role(row.role)) {
-                state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions });
+                state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions, condition: None });
             }
         }
         snapshot.tokens = token_state::read(tx, &before.tokens)?;
