@@ -237,7 +237,7 @@ impl Service {
         after: &str,
         limit: usize,
     ) -> Result<(Vec<TokenInfo>, bool)> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlRead)?;
+        self.check(ctx, registry, &Target::Registry, Action::TokenRead)?;
         let (id, after) = (registry.id, after.to_ascii_lowercase());
         self.meta
             .read(move |tx| {
@@ -252,7 +252,7 @@ impl Service {
 
     /// One token.
     pub async fn token(&self, ctx: &Ctx, registry: &Registry, name: &str) -> Result<TokenInfo> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlRead)?;
+        self.check(ctx, registry, &Target::Registry, Action::TokenRead)?;
         let missing = not_found(registry, name);
         let Ok(name) = name.parse::<TokenName>() else { return Err(missing) };
         let id = registry.id;
@@ -300,7 +300,7 @@ impl Service {
         input: TokenInput,
         may_create: bool,
     ) -> Result<(TokenInfo, bool)> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlWrite)?;
+        self.check(ctx, registry, &Target::Registry, Action::TokenWrite)?;
         let name = new_name(registry, name)?;
         for (_, expires) in input.passwords.iter().flatten() {
             to_come(*expires, ctx.now)?;
@@ -341,7 +341,7 @@ impl Service {
 
     /// Delete a token and its passwords; false when there was none.
     pub async fn delete_token(&self, ctx: &Ctx, registry: &Registry, name: &str) -> Result<bool> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlWrite)?;
+        self.check(ctx, registry, &Target::Registry, Action::TokenDelete)?;
         let Ok(name) = name.parse::<TokenName>() else { return Ok(false) };
         let id = registry.id;
         self.alter(move |tx| repo_token::delete(tx, id, &name).map_err(Error::from)).await
@@ -360,7 +360,7 @@ impl Service {
         which: Option<TokenPassword>,
         expires: Option<Timestamp>,
     ) -> Result<NewPasswords> {
-        self.check(ctx, registry, &Target::Registry, Action::ListCredentials)?;
+        self.check(ctx, registry, &Target::Registry, Action::GenerateCredentials)?;
         to_come(expires, ctx.now)?;
         let name = child_of(registry, "tokens", token_id).ok_or_else(|| {
             Error::new(

@@ -165,7 +165,7 @@ impl Service {
         after: &str,
         limit: usize,
     ) -> Result<(Vec<ScopeMapInfo>, bool)> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlRead)?;
+        self.check(ctx, registry, &Target::Registry, Action::ScopeMapRead)?;
         let (id, key) = (registry.id, after.to_ascii_lowercase());
         let rows = self.meta.read(move |tx| scope_map::list(tx, id, &key, limit + 1).map_err(Error::from)).await?;
         let more = rows.len() > limit;
@@ -179,7 +179,7 @@ impl Service {
 
     /// One scope map.
     pub async fn scope_map(&self, ctx: &Ctx, registry: &Registry, name: &str) -> Result<ScopeMapInfo> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlRead)?;
+        self.check(ctx, registry, &Target::Registry, Action::ScopeMapRead)?;
         if let Some(map) = system(name) {
             return Ok(shown_system(map, registry));
         }
@@ -226,7 +226,7 @@ impl Service {
         input: ScopeMapInput,
         may_create: bool,
     ) -> Result<(ScopeMapInfo, bool)> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlWrite)?;
+        self.check(ctx, registry, &Target::Registry, Action::ScopeMapWrite)?;
         refuse_system(name)?;
         let wanted = parsed(name)?;
         let actions = input.actions.as_deref().map(checked).transpose()?;
@@ -267,7 +267,7 @@ impl Service {
     /// Delete a scope map; false when there was none. Tokens that had it are left without one
     /// and may do nothing.
     pub async fn delete_scope_map(&self, ctx: &Ctx, registry: &Registry, name: &str) -> Result<bool> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlWrite)?;
+        self.check(ctx, registry, &Target::Registry, Action::ScopeMapDelete)?;
         refuse_system(name)?;
         let Ok(wanted) = parsed(name) else { return Ok(false) };
         let id = registry.id;
