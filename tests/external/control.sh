@@ -70,7 +70,7 @@ refuses "of no number of days that there is" "365|days|range" az acr config rete
 says "config soft-delete update" '"retentionDays": 9' az acr config soft-delete update --registry "$REG" --days 9 --status disabled --yes
 says "config soft-delete show" '"retentionDays": 9' az acr config soft-delete show --registry "$REG"
 says "config content-trust show" '"disabled"' az acr config content-trust show --registry "$REG"
-says "config content-trust update" '"disabled"' az acr config content-trust update --registry "$REG" --status disabled
+says "config content-trust update" '"disabled"' az acr config content-trust update --registry "$REG" --status disabled --yes
 says "config authentication-as-arm show" '"status": "enabled"' az acr config authentication-as-arm show --registry "$REG"
 says "config authentication-as-arm update" '"status": "disabled"' az acr config authentication-as-arm update --registry "$REG" --status disabled
 arm=$(az account get-access-token --query accessToken -o tsv)
@@ -101,7 +101,7 @@ says "to which blobs are redirected" "^307 https://$REG.eastus.data.azurecr.io/"
 check "and off again" az acr update --name "$REG" --data-endpoint-enabled false
 
 # --- network rules
-says "network-rule add" '"value": "203.0.113.0/24"' az acr network-rule add --name "$REG" --ip-address 203.0.113.0/24
+says "network-rule add" '203.0.113.0/24' az acr network-rule add --name "$REG" --ip-address 203.0.113.0/24
 says "of IPv6" '2001:db8::/32' az acr network-rule add --name "$REG" --ip-address 2001:db8::/32
 refuses "what is no address" "invalid|Invalid|not.*valid|IP" az acr network-rule add --name "$REG" --ip-address 300.1.2.3
 says "network-rule list" '203.0.113.0/24' az acr network-rule list --name "$REG"

@@ -20,7 +20,8 @@ fail() {
     printf 'NOT OK - %s\n' "$1"
     [ -z "${2:-}" ] || printf '%s\n' "$2" | sed 's/^/    /'
     echo failed >>"$RESULTS"
-    exit 1
+    # For a look at all that is wrong at once: PORTOLAN_TEST_KEEP_GOING=1 tests/external/run NAME
+    [ -n "${PORTOLAN_TEST_KEEP_GOING:-}" ] || exit 1
 }
 
 # check DESCRIPTION CMD…: the command succeeds.
@@ -35,8 +36,11 @@ $out"; fi
 refuses() {
     local what=$1 pattern=$2 out
     shift 2
-    if out=$("$@" 2>&1); then fail "$what" "succeeded: $*
-$out"; fi
+    if out=$("$@" 2>&1); then
+        fail "$what" "succeeded: $*
+$out"
+        return
+    fi
     # No pipe: grep leaves at its first match, and under pipefail the broken pipe would count.
     if grep -Eqi -- "$pattern" <<<"$out"; then ok "$what"; else fail "$what" "no /$pattern/ in: $out"; fi
 }
@@ -45,8 +49,11 @@ $out"; fi
 says() {
     local what=$1 pattern=$2 out
     shift 2
-    if ! out=$("$@" 2>&1); then fail "$what" "exit $?: $*
-$out"; fi
+    if ! out=$("$@" 2>&1); then
+        fail "$what" "exit $?: $*
+$out"
+        return
+    fi
     if grep -Eq -- "$pattern" <<<"$out"; then ok "$what"; else fail "$what" "no /$pattern/ in: $out"; fi
 }
 
@@ -61,7 +68,7 @@ eventually() {
     local what=$1 end=$((SECONDS + $2))
     shift 2
     until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || fail "$what" "never: $*"
+        [ $SECONDS -lt $end ] || { fail "$what" "never: $*" && return; }
         sleep 0.1
     done
     ok "$what"
