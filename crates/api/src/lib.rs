@@ -1,8 +1,8 @@
 //! The APIs as clients see them: wire types, and an HTTP client for each.
 //!
 //! [`registry`] speaks to any OCI registry; a build pulls its base images with it.
-//! [`identity`] signs in, [`openid`] asks other OpenID providers, [`arm`] is the control plane, [`acr`] the data plane as Azure
-//! Container Registry shapes it, [`blobs`] the signed addresses for build contexts and logs.
+//! [`identity`] signs in, [`openid`] asks other OpenID providers, [`arm`] is the control
+//! plane, [`graph`] the directory, [`acr`] the data plane as Azure Container Registry shapes it, [`blobs`] the signed addresses for build contexts and logs.
 //!
 //! *Architecture invariant:* the HTTP client library is used here and nowhere else, and
 //! nothing here knows a server's database or a command line's options.
@@ -14,6 +14,7 @@ pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod graph;
 pub mod identity;
 pub mod openid;
 pub mod post;

@@ -4,6 +4,7 @@
 //! than the client loses nothing; the types here are what the client itself reads.
 
 mod cache_rule;
+mod extension;
 mod group;
 mod registry;
 mod run;
@@ -15,6 +16,7 @@ use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::extension::path_of;
 pub use self::registry::{Registry, RegistryProperties, RegistryRef, Sku};
 pub use self::run::{Argument, DockerBuildRequest, Run, RunPlatform, RunProperties, SourceUpload};
 use crate::error::{Error, Result};
@@ -109,8 +111,23 @@ impl ArmClient {
         transport::join(self.sign_in.base(), &format!("{path}?api-version={API_VERSION}{query}"))
     }
 
+    /// The server's address.
+    pub(crate) fn base(&self) -> &Url {
+        self.sign_in.base()
+    }
+
+    /// Who is signed in.
+    pub fn sign_in(&self) -> &SignIn {
+        &self.sign_in
+    }
+
+    /// One request to an address of this server, without an api-version.
+    pub(crate) async fn exchange(&self, method: Method, url: &Url, body: Option<&Value>) -> Result<Value> {
+        json_or_null(self.send(&method, url, body).await?).await
+    }
+
     /// An address the server gave, which must be its own: our token goes there.
-    fn same_server(&self, current: &Url, text: &str) -> Result<Url> {
+    pub(crate) fn same_server(&self, current: &Url, text: &str) -> Result<Url> {
         let url = current.join(text).map_err(|_| Error::protocol(current, "it gave an address that does not parse"))?;
         if url.origin() != self.sign_in.base().origin() {
             return Err(Error::protocol(current, format!("it sent us on to another server, {}", url.authority())));
