@@ -73,7 +73,7 @@ fn among(principal: &Principal, held: &Held<'_>, wanted: ActionSet, resource: &R
             by_scope_map(held.scope_map, resource.repository)
         }
         (Principal::Anonymous, Some(registry)) if registry.anonymous_pull => {
-            ActionSet::of(&[Action::Pull, Action::MetadataRead])
+            ActionSet::of(&[Action::Pull, Action::MetadataRead, Action::CatalogList])
         }
         (Principal::AdminUser(_) | Principal::Token { .. } | Principal::Anonymous, _) => ActionSet::NONE,
     };

@@ -63,7 +63,9 @@ pub enum PatternError {
     #[error("a role definition can have {PATTERNS_MAX} operations in all, not {0}")]
     TooMany(usize),
     /// Not the name of an operation, nor a pattern of names.
-    #[error("'{0}' is not an operation: use a name like Microsoft.ContainerRegistry/registries/read, or * for any text")]
+    #[error(
+        "'{0}' is not an operation: use a name like Microsoft.ContainerRegistry/registries/read, or * for any text"
+    )]
     Pattern(String),
 }
 
@@ -75,9 +77,10 @@ impl Permission {
         if count > PATTERNS_MAX {
             return Err(PatternError::TooMany(count));
         }
-        for pattern in permissions.iter().flat_map(|p| {
-            p.actions.iter().chain(&p.not_actions).chain(&p.data_actions).chain(&p.not_data_actions)
-        }) {
+        for pattern in permissions
+            .iter()
+            .flat_map(|p| p.actions.iter().chain(&p.not_actions).chain(&p.data_actions).chain(&p.not_data_actions))
+        {
             if !is_pattern(pattern) {
                 return Err(PatternError::Pattern(pattern.chars().take(120).flat_map(char::escape_debug).collect()));
             }
@@ -583,7 +586,9 @@ mod tests {
     #[test]
     fn contributors_cannot_make_themselves_owners() {
         let actions = role(CONTRIBUTOR).unwrap().actions;
-        for action in [Action::RoleAssignmentWrite, Action::RoleDefinitionWrite, Action::PrincipalWrite, Action::LockDelete] {
+        for action in
+            [Action::RoleAssignmentWrite, Action::RoleDefinitionWrite, Action::PrincipalWrite, Action::LockDelete]
+        {
             assert!(!actions.contains(action), "{action:?}");
         }
     }

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use path::ArmTarget;
-use path::{ArmPath, Place};
+use path::{ArmPath, Extension, Place};
 
 use super::caller::{base_url, control_plane};
 use super::{Request, Response, error, respond};
@@ -65,6 +65,7 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
             subscription::known(app, &subscription)?;
             place
         }
+        ArmPath::Extension(on) => return extension(app, &ctx, &parts, body, &on).await,
         ArmPath::Unknown => return Err(no_such_path()),
     };
     match place {
@@ -79,6 +80,7 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
         Place::Registry { group, registry, rest } => {
             in_registry(app, base, ctx, parts, body, (&group, &registry), &rest).await
         }
+        Place::Extension(on) => extension(app, &ctx, &parts, body, &on).await,
         Place::Other => Err(no_such_type()),
     }
 }
@@ -100,6 +102,17 @@ async fn provider(
         (["checknameavailability"], &Method::POST) if ours => registry::check_name(app, ctx, body).await,
         ([], &Method::GET) | (["register"], &Method::POST) => subscription::provider(app, namespace),
         _ => Err(no_such_type()),
+    }
+}
+
+/// `{scope}/providers/{namespace}/{type}[/…]`: what can be put on any resource.
+async fn extension(app: &Arc<App>, ctx: &Ctx, parts: &Parts, body: Body, on: &Extension) -> Result<Response, Error> {
+    let kind = on.rest.first().map(|kind| kind.to_ascii_lowercase()).unwrap_or_default();
+    match (on.namespace.as_str(), kind.as_str()) {
+        _ => {
+            let _ = (app, ctx, parts, body);
+            Err(no_such_type())
+        }
     }
 }
 

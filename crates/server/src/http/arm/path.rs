@@ -7,9 +7,25 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use portolan_service::Registry;
+use portolan_types::ResourceId;
+use portolan_types::ResourceId;
 
 /// The provider of registries.
 pub const PROVIDER: &str = "Microsoft.ContainerRegistry";
+/// Providers of what can be put on any resource: roles, locks, the activity log, security.
+const EXTENSIONS: [&str; 3] = ["microsoft.authorization", "microsoft.insights", "microsoft.security"];
+/// How the fixed parts of a scope are spelled when it is shown; names keep their case.
+const SPELLINGS: [&str; 7] = [
+    "subscriptions",
+    "resourceGroups",
+    "providers",
+    PROVIDER,
+    "registries",
+    "Microsoft.ManagedIdentity",
+    "userAssignedIdentities",
+];
+/// Providers whose resources are about other resources, and stand behind their ids.
+const EXTENSIONS: [&str; 3] = ["microsoft.authorization", "microsoft.insights", "microsoft.security"];
 /// Parts of a path; more is no path of ours.
 const PARTS_MAX: usize = 32;
 
@@ -32,6 +48,13 @@ pub enum ArmPath {
     Subscriptions,
     /// `/providers/{rest}`: what has no subscription.
     Provider(Vec<String>),
+    /// `/providers/{ns}/{rest}` of the tenant, `{ns}` one that is about other resources.
+    Extension {
+        /// The namespace, in lower case.
+        namespace: String,
+        /// What follows it, in the case it came; not empty.
+        rest: Vec<String>,
+    },
     /// `/subscriptions/{s}/…`
     In {
         /// The subscription, as it came.
@@ -39,8 +62,22 @@ pub enum ArmPath {
         /// What of it.
         place: Place,
     },
+    /// `/providers/{ns}/{type}[/…]` of an extension, on everything there is.
+    Extension(Extension),
     /// Nothing that ARM has here.
     Unknown,
+}
+
+/// `{scope}/providers/{namespace}/{type}[/…]`: something that can be put on any resource, by the
+/// last `providers` of the path that names such a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// What it is on; empty for everything there is. Whether that exists is not looked at.
+    pub scope: ResourceId,
+    /// The provider, in lower case.
+    pub namespace: String,
+    /// The type and what follows it, in the case it came; never empty.
+    pub rest: Vec<String>,
 }
 
 /// What a path below a subscription is about.
@@ -76,6 +113,22 @@ pub enum Place {
         /// What follows, in the case it came; empty for the registry itself.
         rest: Vec<String>,
     },
+    /// `{scope}/providers/{namespace}/{type}[/…]` of an extension.
+    Extension(Extension),
+    /// `{scope}/providers/{ns}/{rest}`: what is about another resource: locks, roles, …
+    Extension {
+        /// What it is about: a subscription, a group or a resource. Nobody has looked
+        /// whether it is there.
+        scope: ResourceId,
+        /// The namespace, in lower case.
+        namespace: String,
+        /// What follows it, in the case it came; not empty.
+        rest: Vec<String>,
+    },
+    /// `/locations`
+    Locations,
+    /// `/operationresults/{id}`
+    OperationResult(String),
     /// Anything else in a group.
     Other,
 }
@@ -85,19 +138,99 @@ impl ArmPath {
     /// character or no UTF-8, and the parts `.` and `..`, make the path [`ArmPath::Unknown`].
     pub fn parse(path: &str) -> ArmPath {
         let Some(parts) = split(path) else { return ArmPath::Unknown };
+        if let Some(extension) = extension(&parts) {
+            return match parts.get(1) {
+                Some(subscription) if lower(&parts[0]) == "subscriptions" => {
+                    ArmPath::In { subscription: subscription.clone(), place: Place::Extension(extension) }
+                }
+                _ if extension.scope.0.is_empty() => ArmPath::Extension(extension),
+                _ => ArmPath::Unknown,
+            };
+        }
         let mut parts = parts.into_iter();
         let Some(first) = parts.next() else { return ArmPath::Unknown };
         let rest: Vec<String> = parts.collect();
         match (lower(&first).as_str(), rest.split_first()) {
             ("tenants", None) => ArmPath::Tenants,
             ("subscriptions", None) => ArmPath::Subscriptions,
+            ("providers", Some((namespace, more))) if is_extension(namespace) && !more.is_empty() => {
+                ArmPath::Extension { namespace: lower(namespace), rest: more.to_vec() }
+            }
             ("providers", _) => ArmPath::Provider(rest),
             ("subscriptions", Some((subscription, rest))) => {
-                ArmPath::In { subscription: subscription.clone(), place: place(rest) }
+                let place = extension(subscription, rest).unwrap_or_else(|| place(rest));
+                ArmPath::In { subscription: subscription.clone(), place }
             }
             _ => ArmPath::Unknown,
         }
     }
+}
+
+/// Split a path at the last `providers` that an extension follows, with a type of it.
+/// `…/providers/{ns}` and `…/providers/{ns}/register` are about the provider itself.
+fn extension(parts: &[String]) -> Option<Extension> {
+    let is = |at: usize| {
+        parts[at].eq_ignore_ascii_case("providers")
+            && parts.get(at + 1).is_some_and(|ns| EXTENSIONS.contains(&lower(ns).as_str()))
+            && parts.get(at + 2).is_some_and(|kind| !kind.eq_ignore_ascii_case("register"))
+    };
+    let at = (0..parts.len()).rev().find(|at| is(*at))?;
+    let spelled = |part: &String| {
+        let known = SPELLINGS.iter().find(|word| word.eq_ignore_ascii_case(part));
+        format!("/{}", known.map_or(part.as_str(), |word| word))
+    };
+    // Fixed parts and names take turns: a group may be called `providers`.
+    let scope = parts[..at].iter().enumerate().map(|(i, part)| {
+        let fixed = i % 2 == 0 || parts[i - 1].eq_ignore_ascii_case("providers");
+        if fixed { spelled(part) } else { format!("/{part}") }
+    });
+    Some(Extension {
+        scope: ResourceId(scope.collect()),
+        namespace: lower(&parts[at + 1]),
+        rest: parts[at + 2..].to_vec(),
+    })
+}
+
+/// The extension resource that a path (behind the subscription) is about: the last
+/// `providers/{ns}` of it that such resources have.
+fn extension(subscription: &str, parts: &[String]) -> Option<Place> {
+    let is_start = |at: &usize| {
+        parts[*at].eq_ignore_ascii_case("providers") && parts.get(at + 1).is_some_and(|ns| is_extension(ns))
+    };
+    let at = (0..parts.len()).rev().find(is_start)?;
+    let rest = parts.get(at + 2..)?.to_vec();
+    if rest.is_empty() {
+        return None;
+    }
+    let Some(scope) = scope(subscription, &parts[..at]) else { return Some(Place::Other) };
+    Some(Place::Extension { scope, namespace: lower(&parts[at + 1]), rest })
+}
+
+/// The id of a subscription, of a group in it, or of a resource in a group.
+fn scope(subscription: &str, parts: &[String]) -> Option<ResourceId> {
+    let id = format!("/subscriptions/{subscription}");
+    let word = |at: usize, word: &str| parts.get(at).is_some_and(|p| p.eq_ignore_ascii_case(word));
+    match parts.len() {
+        0 => Some(ResourceId(id)),
+        2 if word(0, "resourcegroups") => Some(ResourceId(format!("{id}/resourceGroups/{}", parts[1]))),
+        n if n >= 6 && n % 2 == 0 && word(0, "resourcegroups") && word(2, "providers") => {
+            let mut id = format!("{id}/resourceGroups/{}/providers/", parts[1]);
+            match word(3, PROVIDER) && word(4, "registries") {
+                true => id.push_str(&format!("{PROVIDER}/registries")),
+                false => id.push_str(&format!("{}/{}", parts[3], parts[4])),
+            }
+            for part in &parts[5..] {
+                id.push('/');
+                id.push_str(part);
+            }
+            Some(ResourceId(id))
+        }
+        _ => None,
+    }
+}
+
+fn is_extension(namespace: &str) -> bool {
+    EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(namespace))
 }
 
 fn place(parts: &[String]) -> Place {
@@ -106,6 +239,8 @@ fn place(parts: &[String]) -> Place {
     match words.as_slice() {
         [] => Place::Subscription,
         ["resources"] => Place::Resources,
+        ["locations"] => Place::Locations,
+        ["operationresults", _] => Place::OperationResult(parts[1].clone()),
         ["resourcegroups"] => Place::Groups,
         ["resourcegroups", _] => Place::Group(parts[1].clone()),
         ["resourcegroups", _, "resources"] => Place::GroupResources(parts[1].clone()),
@@ -126,12 +261,17 @@ fn place(parts: &[String]) -> Place {
 fn split(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
-    if path.split('/').count() > PARTS_MAX {
+    let raw: Vec<&str> = path.split('/').collect();
+    if raw.len() > PARTS_MAX {
         return None;
     }
-    path.split('/')
-        .map(|part| {
-            let part = percent_decode_str(part).decode_utf8().ok()?.into_owned();
+    // Clients put a resource's parent between namespace and type, and have nothing to put
+    // there when it has none: `providers/{ns}//{type}/{name}`.
+    let is_no_parent = |at: usize| at >= 2 && raw[at].is_empty() && raw[at - 2].eq_ignore_ascii_case("providers");
+    (0..raw.len())
+        .filter(|at| !is_no_parent(*at))
+        .map(|at| {
+            let part = percent_decode_str(raw[at]).decode_utf8().ok()?.into_owned();
             let plain = !part.is_empty() && part != "." && part != "..";
             (plain && !part.chars().any(|c| c == '/' || c == '\\' || c.is_control())).then_some(part)
         })
@@ -170,6 +310,62 @@ mod tests {
         assert_eq!(place("/subscriptions/S/resourceGroups/a%20b"), Place::Group("a b".into()));
         assert_eq!(ArmPath::parse("/tenants"), ArmPath::Tenants);
         assert_eq!(ArmPath::parse("/Subscriptions"), ArmPath::Subscriptions);
+    }
+
+    #[test]
+    fn extensions_are_on_what_stands_before_them() {
+        let of = |path: &str| match ArmPath::parse(path) {
+            ArmPath::In { place: Place::Extension(e), .. } | ArmPath::Extension(e) => (e.scope.0, e.namespace, e.rest),
+            other => panic!("{path}: {other:?}"),
+        };
+        let parts = |scope: &str, namespace: &str, rest: &[&str]| {
+            (scope.to_owned(), namespace.to_owned(), rest.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>())
+        };
+        let authorization = "microsoft.authorization";
+        assert_eq!(
+            of("/subscriptions/S/providers/Microsoft.Authorization/roleAssignments"),
+            parts("/subscriptions/S", authorization, &["roleAssignments"])
+        );
+        assert_eq!(
+            of("/Subscriptions/S/resourcegroups/G/Providers/MICROSOFT.ContainerRegistry/Registries/R/providers/\
+                Microsoft.Authorization/roleAssignments/x"),
+            parts(
+                "/subscriptions/S/resourceGroups/G/providers/Microsoft.ContainerRegistry/registries/R",
+                authorization,
+                &["roleAssignments", "x"]
+            )
+        );
+        assert_eq!(
+            of("/providers/Microsoft.Authorization/roleDefinitions/x"),
+            parts("", authorization, &["roleDefinitions", "x"])
+        );
+        assert_eq!(
+            of("/subscriptions/S/providers/microsoft.insights/eventtypes/management/values"),
+            parts("/subscriptions/S", "microsoft.insights", &["eventtypes", "management", "values"])
+        );
+        // A lock on an assignment is a lock.
+        assert_eq!(
+            of("/subscriptions/S/providers/Microsoft.Authorization/roleAssignments/x/providers/\
+                Microsoft.Authorization/locks/l"),
+            parts(
+                "/subscriptions/S/providers/Microsoft.Authorization/roleAssignments/x",
+                authorization,
+                &["locks", "l"]
+            )
+        );
+        // A group may be called as a fixed part.
+        assert_eq!(
+            of("/subscriptions/S/resourceGroups/REGISTRIES/providers/Microsoft.Authorization/locks").0,
+            "/subscriptions/S/resourceGroups/REGISTRIES"
+        );
+        for path in [
+            "/subscriptions/S/providers/Microsoft.Authorization",
+            "/subscriptions/S/providers/Microsoft.Authorization/register",
+        ] {
+            let found = ArmPath::parse(path);
+            assert!(matches!(found, ArmPath::In { place: Place::Provider { .. }, .. }), "{path}: {found:?}");
+        }
+        assert_eq!(ArmPath::parse("/tenants/x/providers/Microsoft.Authorization/locks"), ArmPath::Unknown);
     }
 
     #[test]
