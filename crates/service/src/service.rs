@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use portolan_auth::Authority;
 use portolan_store::blob::Blobs;
 use portolan_store::meta::Meta;
-use portolan_types::limits;
+use portolan_types::{IpNet, limits};
 use uuid::Uuid;
 
 use crate::Result;
@@ -18,6 +18,7 @@ use crate::peers::Peer;
 use crate::sign_in::SignInConfig;
 use crate::sign_in::password::Checker;
 use crate::snapshot::Snapshot;
+use crate::tiers::Tiers;
 
 /// All rules of the registry. One per server; share it in an `Arc`.
 pub struct Service {
@@ -73,6 +74,11 @@ pub struct ServiceConfig {
     pub access_token_lifetime: Duration,
     /// How people sign in.
     pub sign_in: SignInConfig,
+    /// What each SKU allows.
+    pub tiers: Tiers,
+    /// Networks whose clients reach every registry, as Azure's private endpoints do, whatever
+    /// its network rules say.
+    pub private_networks: Vec<IpNet>,
 }
 
 impl Default for ServiceConfig {
@@ -92,6 +98,8 @@ impl Default for ServiceConfig {
             refresh_token_lifetime: Duration::from_secs(3 * 3_600),
             access_token_lifetime: Duration::from_secs(75 * 60),
             sign_in: SignInConfig::default(),
+            tiers: Tiers::default(),
+            private_networks: Vec::new(),
         }
     }
 }
@@ -154,6 +162,11 @@ impl Service {
     /// The subscription's id; nil before the first start has finished.
     pub fn subscription_id(&self) -> Uuid {
         self.snapshot.load().subscription
+    }
+
+    /// The region that this server is in.
+    pub fn region(&self) -> &str {
+        &self.config.region
     }
 }
 

@@ -7,6 +7,7 @@
 mod cache_rule;
 pub mod group;
 pub mod path;
+mod provider;
 pub mod registry;
 mod run;
 pub mod subscription;
@@ -60,7 +61,7 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
     let place = match ArmPath::parse(parts.uri.path()) {
         ArmPath::Tenants => return subscription::tenants(app, &method),
         ArmPath::Subscriptions => return subscription::list(app, &method),
-        ArmPath::Provider(rest) => return subscription::tenant_provider(app, &method, &rest),
+        ArmPath::Provider(rest) => return provider::of_tenant(app, &method, &rest),
         ArmPath::In { subscription, place } => {
             subscription::known(app, &subscription)?;
             place
@@ -74,8 +75,8 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
         Place::Groups => group::list(app, &ctx, &method).await,
         Place::Group(name) => group::one(app, &ctx, &parts, body, &name).await,
         Place::GroupResources(name) => registry::resources(app, &ctx, &parts, Some(&group_name(&name)?)),
-        Place::Providers => subscription::providers(app, &method),
-        Place::Provider { namespace, rest } => provider(app, &ctx, &parts, body, &namespace, &rest).await,
+        Place::Providers => provider::list(app, &method),
+        Place::Provider { namespace, rest } => in_provider(app, &ctx, &parts, body, &namespace, &rest).await,
         Place::Registries(group) => registry::list(app, &ctx, &method, Some(&group_name(&group)?)),
         Place::Registry { group, registry, rest } => {
             in_registry(app, base, ctx, parts, body, (&group, &registry), &rest).await
@@ -86,7 +87,7 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
 }
 
 /// `/subscriptions/{s}/providers/{namespace}/…`
-async fn provider(
+async fn in_provider(
     app: &Arc<App>,
     ctx: &Ctx,
     parts: &Parts,
@@ -100,7 +101,7 @@ async fn provider(
     match (words.as_slice(), &parts.method) {
         (["registries"], method) if ours => registry::list(app, ctx, method, None),
         (["checknameavailability"], &Method::POST) if ours => registry::check_name(app, ctx, body).await,
-        ([], &Method::GET) | (["register"], &Method::POST) => subscription::provider(app, namespace),
+        ([], &Method::GET) | (["register"], &Method::POST) => provider::one(app, namespace),
         _ => Err(no_such_type()),
     }
 }
