@@ -11,6 +11,7 @@ use portolan_store::meta::role::AssignmentRow;
 use portolan_types::{ResourceId, Secret, Timestamp};
 use uuid::Uuid;
 
+use crate::directory::PrincipalKind;
 use crate::keys::key_error;
 use crate::service::Service;
 use crate::snapshot::{PrincipalState, SUBSCRIPTION, Snapshot, TENANT, is_loopback, without_port};
@@ -192,7 +193,9 @@ impl Service {
         let secrets = state.map_or(&[][..], |state| &state.secrets);
         let good = password::verify_any(secrets.iter().map(|s| &s.hash[..]), secret)
             .is_some_and(|at| secrets[at].is_good(now));
-        state.filter(|state| good && state.enabled).map(|state| (state.object_id, state.app_id))
+        // What a managed identity's endpoint is asked with is no secret of an application.
+        let may = |state: &&PrincipalState| good && state.enabled && state.kind == PrincipalKind::ServicePrincipal;
+        state.filter(may).map(|state| (state.object_id, state.app_id))
     }
 
     /// Whether the principal may act on tokens issued to it at that time.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::Result;
 use crate::locks::{self, Lock};
 use crate::operations;
-use crate::directory::PrincipalKind;
+use crate::directory::{PrincipalKind, identity_id};
 use crate::peers::version;
 use crate::registries::Registry;
 use crate::service::{Service, ServiceConfig};
@@ -69,6 +69,8 @@ pub(crate) struct PrincipalState {
     pub secrets: Vec<SecretState>,
     pub certificates: Vec<CertificateState>,
     pub federated: Vec<FederatedState>,
+    /// Where a managed identity is: its ARM id in key form.
+    pub resource: Option<String>,
     pub assignments: Vec<Assignment>,
 }
 
@@ -209,17 +211,25 @@ impl Snapshot {
                 secrets: Vec::new(),
                 certificates: Vec::new(),
                 federated: Vec::new(),
+                resource: None,
                 assignments: Vec::new(),
             };
             snapshot.principals.insert(row.object_id, state);
         }
         snapshot.read_credentials(tx)?;
+        for row in meta::managed_identity::list(tx)? {
+            if let Some(state) = snapshot.principals.get_mut(&row.principal) {
+                state.resource = Some(identity_id(&subscription, row.group.as_str(), &row.name).key());
+            }
+        }
         for row in meta::role::list(tx)? {
             if let (Some(state), Some(role)) = (snapshot.principals.get_mut(&row.principal), role(row.role)) {
                 state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions, condition: None });
             }
         }
         snapshot.tokens = token_state::read(tx, &before.tokens)?;
+        locks::read_all(tx, &mut snapshot)?;
+        operations::read_all(tx, &mut snapshot)?;
         Ok(snapshot)
     }
 }

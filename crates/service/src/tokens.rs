@@ -34,6 +34,18 @@ impl Service {
                  being sent in the request is the client secret value, not the client secret ID.",
             ));
         };
+        self.application_token(base, object_id, app_id, resource, now)
+    }
+
+    /// A directory token for an application that has proved who it is.
+    pub(crate) fn application_token(
+        &self,
+        base: &str,
+        object_id: Uuid,
+        app_id: Option<Uuid>,
+        resource: &str,
+        now: Timestamp,
+    ) -> Result<Issued> {
         let tenant = self.tenant_id();
         let new = NewDirectoryToken {
             issuer: &format!("{base}/{tenant}/v2.0"),

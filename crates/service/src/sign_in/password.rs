@@ -13,7 +13,7 @@ use portolan_types::{Secret, Timestamp};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Method, Proof};
+use super::{Client, Method, Proof, Scopes, SignedIn};
 use crate::keys::key_error;
 use crate::service::Service;
 use crate::snapshot::PrincipalState;
@@ -51,7 +51,7 @@ impl Checker {
     /// Do `work`, which is slow, when its turn comes.
     ///
     /// Errors: `Unavailable` when too many wait.
-    async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    pub(crate) async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let busy =
             || Error::new(Kind::Unavailable, "temporarily_unavailable", "too many people sign in at this moment");
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
@@ -132,6 +132,23 @@ impl Service {
             None => Ok(None),
             Some((_, false)) => Err(super::invalid_grant("AADSTS50057: The user account is disabled.")),
             Some((object_id, true)) => Ok(Some(Proof { object_id, method: Method::Password, at: now })),
+        }
+    }
+
+    /// What a client gets that has somebody's password itself. `None` as in
+    /// [`Service::check_password`].
+    pub async fn password_sign_in(
+        &self,
+        base: &str,
+        client: &Client,
+        user_name: &str,
+        password: &Secret<String>,
+        scopes: &Scopes,
+        now: Timestamp,
+    ) -> Result<Option<SignedIn>> {
+        match self.check_password(user_name, password, now).await? {
+            Some(proof) => self.grant(base, client, proof, scopes, None, now).map(Some),
+            None => Ok(None),
         }
     }
 

@@ -58,6 +58,11 @@ pub fn get(tx: &mut dyn Tx, group: &GroupName, name: &str) -> Result<Option<Iden
     one(tx, &sql, &[group.key().into(), name.to_lowercase().into()], read)
 }
 
+/// Where a principal is, if it is a managed identity.
+pub fn of(tx: &mut dyn Tx, principal: Uuid) -> Result<Option<IdentityRow>> {
+    one(tx, &format!("{SELECT} WHERE i.principal = ?1"), &[principal.into()], read)
+}
+
 /// Make one whose principal is there. `Error::Conflict` when its group has one of that name,
 /// or there is no such group.
 pub fn insert(tx: &mut dyn Tx, row: &IdentityRow) -> Result<()> {

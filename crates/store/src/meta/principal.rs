@@ -151,3 +151,8 @@ pub fn end_tokens(tx: &mut dyn Tx, object_id: Uuid, now: Timestamp) -> Result<()
 pub fn delete(tx: &mut dyn Tx, object_id: Uuid) -> Result<bool> {
     Ok(tx.execute("DELETE FROM directory_principal WHERE object_id = ?1", &[object_id.into()])? > 0)
 }
+
+/// Take away every role that a principal holds: it is going away.
+pub fn delete_assignments(tx: &mut dyn Tx, object_id: Uuid) -> Result<u64> {
+    tx.execute("DELETE FROM role_assignment WHERE principal = ?1", &[object_id.into()])
+}
