@@ -84,8 +84,13 @@ pub fn proves(challenge: &str, verifier: &str) -> bool {
     if !(43..=128).contains(&verifier.len()) || !verifier.bytes().all(plain) {
         return false;
     }
-    let made = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()));
+    let made = self::challenge(verifier);
     aws_lc_rs::constant_time::verify_slices_are_equal(made.as_bytes(), challenge.as_bytes()).is_ok()
+}
+
+/// The S256 challenge of a verifier (RFC 7636).
+pub fn challenge(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes()))
 }
 
 fn key_name(purpose: Purpose, salt: &[u8]) -> String {

@@ -8,6 +8,7 @@ use portolan_tasks::Tasks;
 use portolan_types::Secret;
 
 use crate::drain::Drain;
+use crate::http::identity::provider::OwnProvider;
 use crate::http::memory::Memory;
 use crate::http::ops::Metrics;
 use crate::http::rate::Rates;
@@ -35,6 +36,8 @@ pub struct App {
     pub metrics_token: Option<Secret<String>>,
     /// How often somebody may ask.
     pub rates: Rates,
+    /// The organisation's own OpenID provider, if people sign in there.
+    pub provider: Option<OwnProvider>,
     /// Memory for request bodies that are read whole.
     pub memory: Memory,
     /// The access log.

@@ -24,6 +24,7 @@ mod seal;
 mod sendfile;
 pub mod server;
 pub mod settings;
+mod sign_in;
 pub mod sink;
 mod storage;
 mod telemetry;

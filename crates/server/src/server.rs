@@ -129,6 +129,7 @@ impl Server {
             directory_token_lifetime: settings.token_directory_secs.secs(),
             refresh_token_lifetime: settings.token_refresh_secs.secs(),
             access_token_lifetime: settings.token_access_secs.secs(),
+            sign_in: crate::sign_in::config(&settings)?,
             ..ServiceConfig::default()
         };
         let seal = Arc::new(RunSeal(authority.clone()));
@@ -150,6 +151,7 @@ impl Server {
 
         let app = Arc::new(App {
             rates: Rates::new(&settings),
+            provider: crate::sign_in::client(&settings)?,
             memory: Memory::new(settings.body_memory_bytes_max.0),
             service,
             tasks,

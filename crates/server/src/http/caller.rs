@@ -11,9 +11,11 @@ use http::Method;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use portolan_auth::access::{Action, Principal, Target, scope_text};
+use portolan_service::registry_auth::{NULL_USER, SignIn};
 use portolan_service::{Ctx, Error, Kind, Reach, Registry};
 use portolan_types::{RepoName, Secret, Timestamp};
 
+use super::rate::Attempt;
 use super::{Conn, RequestId, Who, host};
 use crate::App;
 
@@ -71,14 +73,14 @@ pub fn data_plane(app: &App, registry: &Registry, parts: &Parts) -> Result<Ctx, 
         Some(Credentials::None) => Ok((Principal::Anonymous, Reach::Principal)),
         Some(Credentials::Bearer(token)) => app.service.data_plane_bearer(registry, token.expose(), now),
         Some(Credentials::Basic { user, password }) => {
-            let peer = peer(parts);
-            app.rates.sign_in(peer)?;
             claim(parts, &user);
+            let sign_in = SignIn::Password { user: &user, password: password.expose() };
+            let attempt = attempt(app, parts, registry, &sign_in)?;
             let signed_in = app.service.data_plane_basic(registry, &user, password.expose(), now);
-            if signed_in.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
-                app.rates.sign_in_failed(peer);
+            match attempt {
+                Some(attempt) => attempt.answered(signed_in),
+                None => signed_in,
             }
-            signed_in
         }
         None => Err(Error::new(Kind::Unauthenticated, "UNAUTHORIZED", "the Authorization header cannot be read")),
     };
@@ -88,6 +90,28 @@ pub fn data_plane(app: &App, registry: &Registry, parts: &Parts) -> Result<Ctx, 
     })?;
     app.rates.request(reads(&parts.method), &principal, peer(parts))?;
     Ok(ctx(parts, principal, reach, now))
+}
+
+/// Ask whether a sign-in to a registry is looked at, and count it as failed unless it turns out
+/// otherwise. Nobody in particular has nothing to guess.
+///
+/// Errors: `TOOMANYREQUESTS`.
+pub(super) fn attempt<'a>(
+    app: &'a App,
+    parts: &Parts,
+    registry: &Registry,
+    sign_in: &SignIn<'_>,
+) -> Result<Option<Attempt<'a>>, Error> {
+    let peer = peer(parts);
+    let attempt = match sign_in {
+        SignIn::Anonymous => return Ok(None),
+        // Everybody's refresh tokens go under one name, and nobody guesses one.
+        SignIn::Refresh(_) | SignIn::Password { user: NULL_USER, .. } => app.rates.attempt(peer, None)?,
+        // An application is the same one at every door; other names are a registry's own.
+        SignIn::Password { user, .. } if uuid::Uuid::try_parse(user).is_ok() => app.rates.attempt(peer, Some(user))?,
+        SignIn::Password { user, .. } => app.rates.attempt(peer, Some(&format!("{}/{user}", registry.name)))?,
+    };
+    Ok(Some(attempt))
 }
 
 /// The client's address, as far as the connection knows it.

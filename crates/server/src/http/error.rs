@@ -135,7 +135,8 @@ fn scope_detail(scopes: &str) -> Value {
     Value::Array(all)
 }
 
-fn finish(mut res: Response, error: &Error) -> Response {
+/// Add what an error's kind asks for beside its body, and leave the error for the logs.
+pub(super) fn finish(mut res: Response, error: &Error) -> Response {
     if let Kind::TooMany { retry_after_secs } = error.kind {
         res.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_secs));
     }

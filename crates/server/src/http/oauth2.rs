@@ -46,9 +46,6 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         }
         _ => Err(Error::new(Kind::NotFound, "NOT_FOUND", "nothing is served at this path")),
     };
-    if answer.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
-        app.rates.sign_in_failed(caller::peer(&parts));
-    }
     let mut res = answer.unwrap_or_else(|e| oci(&e, &OciRim::of(&parts)));
     res.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     res
@@ -62,7 +59,8 @@ fn exchange(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Respo
     let registry = registry(app, parts, field(form, "service"))?;
     let token = field(form, "access_token").filter(|t| !t.is_empty());
     let token = token.ok_or_else(|| bad_request("access_token is missing"))?;
-    let (issued, principal) = app.service.exchange_for(&registry, token, Timestamp::now())?;
+    let attempt = app.rates.attempt(caller::peer(parts), None)?;
+    let (issued, principal) = attempt.answered(app.service.exchange_for(&registry, token, Timestamp::now()))?;
     caller::name(parts, &principal);
     Ok(respond::json(StatusCode::OK, &json!({"refresh_token": issued.token.expose()})))
 }
@@ -109,7 +107,12 @@ fn issue(
     fields: &[(String, String)],
 ) -> Result<Response, Error> {
     let scopes: Vec<&str> = fields.iter().filter(|(k, _)| k == "scope").map(|(_, v)| v.as_str()).collect();
-    let (issued, principal) = app.service.access_token_for(registry, sign_in, &scopes, Timestamp::now())?;
+    let attempt = caller::attempt(app, parts, registry, &sign_in)?;
+    let issued = app.service.access_token_for(registry, sign_in, &scopes, Timestamp::now());
+    let (issued, principal) = match attempt {
+        Some(attempt) => attempt.answered(issued)?,
+        None => issued?,
+    };
     caller::name(parts, &principal);
     Ok(respond::json(StatusCode::OK, &answer(&issued)))
 }

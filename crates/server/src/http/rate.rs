@@ -10,6 +10,8 @@
 //! The table is bounded: an identity that was not seen for long is forgotten, which gives
 //! it a full burst again and nothing more.
 
+mod attempt;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use portolan_service::{Error, Kind};
 use quick_cache::sync::Cache;
 
 use crate::settings::Settings;
+
+pub use attempt::Attempt;
 
 /// What is counted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,10 @@ pub struct Rates {
     used: Cache<u64, Arc<AtomicU64>>,
     hash: RandomState,
     start: Instant,
+    /// What stands before a password.
+    budgets: attempt::Budgets,
+    /// Where identities have signed in, and when.
+    familiar: Cache<u64, u64>,
     limited_total: [AtomicU64; Class::ALL.len()],
 }
 
@@ -82,14 +90,22 @@ impl Rates {
     pub fn new(settings: &Settings) -> Rates {
         let burst = settings.rate_burst_secs.0;
         let limit = |per_min| Limit::new(per_min, burst);
+        let remembered_max = usize::try_from(settings.rate_identities_max.0).unwrap_or(usize::MAX);
         Rates {
             limits: [
                 limit(settings.rate_reads_per_min),
                 limit(settings.rate_writes_per_min),
                 limit(settings.rate_tokens_per_min),
-                limit(settings.rate_failed_sign_ins_per_min),
+                // Counted by `budgets`.
+                None,
             ],
-            used: Cache::new(usize::try_from(settings.rate_identities_max.0).unwrap_or(usize::MAX)),
+            used: Cache::new(remembered_max),
+            budgets: attempt::Budgets::new(
+                settings.rate_failed_sign_ins_per_min,
+                settings.rate_failed_sign_ins_per_identity_per_min,
+                burst,
+            ),
+            familiar: Cache::new(remembered_max),
             hash: RandomState::new(),
             start: Instant::now(),
             limited_total: Default::default(),
@@ -112,34 +128,10 @@ impl Rates {
 
     /// Count a request for a token.
     ///
-    /// Errors: `TOOMANYREQUESTS`, also after too many failed sign-ins from there.
+    /// Errors: `TOOMANYREQUESTS`.
     pub fn token(&self, peer: IpAddr) -> Result<(), Error> {
-        self.sign_in(peer)?;
         let Some(limit) = self.limits[Class::Token as usize] else { return Ok(()) };
         self.count(Class::Token, limit, self.hash.hash_one((Class::Token as u8, network(peer))))
-    }
-
-    /// Whether a password from there is looked at.
-    ///
-    /// Errors: `TOOMANYREQUESTS` after too many that were wrong.
-    pub fn sign_in(&self, peer: IpAddr) -> Result<(), Error> {
-        let class = Class::FailedSignIn;
-        let Some(limit) = self.limits[class as usize] else { return Ok(()) };
-        let key = self.hash.hash_one((class as u8, network(peer)));
-        let Some(used) = self.used.get(&key) else { return Ok(()) };
-        let now = self.now();
-        check(limit, used.load(Ordering::Relaxed), now).map(drop).map_err(|wait| self.refuse(class, wait))
-    }
-
-    /// Count a wrong password.
-    pub fn sign_in_failed(&self, peer: IpAddr) {
-        let class = Class::FailedSignIn;
-        if let Some(limit) = self.limits[class as usize] {
-            let key = self.hash.hash_one((class as u8, network(peer)));
-            let now = self.now();
-            // The failure itself is answered as one, whatever it makes of the next.
-            let _ = take(limit, &self.cell(key), now);
-        }
     }
 
     /// How many requests were refused, by class.
@@ -186,6 +178,12 @@ pub(crate) fn network(ip: IpAddr) -> u128 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u128::from(u32::from(ip)),
         IpAddr::V6(ip) => u128::from(ip) & !u128::from(u64::MAX),
+    }
+}
+
+impl std::fmt::Debug for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rates({} remembered)", self.remembered())
     }
 }
 
@@ -272,18 +270,6 @@ mod tests {
         assert!(rates.request(true, &nobody, [10, 0, 0, 2].into()).is_ok());
         assert_eq!((rates.limited(Class::Read), rates.limited(Class::Write)), (2, 1));
         assert!((0..100).all(|_| rates.request(true, &Principal::System, peer).is_ok()));
-    }
-
-    #[test]
-    fn failed_sign_ins_close_the_door_for_their_address_only() {
-        let rates = rates(|s| s.rate_failed_sign_ins_per_min = 3);
-        let (bad, good): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        for _ in 0..3 {
-            rates.sign_in(bad).unwrap();
-            rates.sign_in_failed(bad);
-        }
-        assert!(rates.sign_in(bad).is_err() && rates.token(bad).is_err());
-        assert!(rates.sign_in(good).is_ok() && rates.token(good).is_ok());
     }
 
     #[test]

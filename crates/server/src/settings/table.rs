@@ -257,6 +257,47 @@ settings! {
         /// push. It ends sooner with the credential it was got with. (ACR: 75 minutes.)
         token_access_secs: LifetimeSecs = "4500";
     }
+    "Sign-in" {
+        /// Whether people may sign in with a password of this server's directory. (Service principals and the admin
+        /// user are not people.)
+        sign_in_passwords: bool = "true";
+        /// Whether a client may show a code that a person types on another device (`az login --use-device-code`).
+        sign_in_device_codes: bool = "true";
+        /// How long a person's sign-in lasts when it is not used, in days. Changing the password or disabling the
+        /// person ends it at once.
+        sign_in_idle_days: Positive = "14";
+        /// How long a person's sign-in lasts when it is used, in days.
+        sign_in_days_max: Positive = "90";
+        /// The issuer of the organisation's own OpenID provider, where people may sign in instead:
+        /// `https://login.example.com`. Its address to send people back to is
+        /// `https://<this server>/common/oauth2/v2.0/callback`.
+        openid_issuer: String = "";
+        /// What the sign-in page calls that provider.
+        openid_name: String = "your organisation";
+        /// This server's client id there.
+        openid_client_id: String = "";
+        /// A file that holds this server's client secret there; without one it is a public client.
+        openid_client_secret_file: Option<PathBuf> = "";
+        /// A file with certificates (PEM) to trust for the provider beside those this machine trusts.
+        openid_ca_file: Option<PathBuf> = "";
+        /// The scopes that are asked for there.
+        openid_scopes: String = "openid profile email";
+        /// The claim of its id tokens that is the user name here.
+        openid_user_claim: String = "email";
+        /// The domains of user names that may come from there, separated by commas; empty for all.
+        openid_domains: String = "";
+        /// A claim that everybody who comes from there must have, as `NAME=VALUE`: `groups=registry-users`. A claim
+        /// that is a list must hold the value.
+        openid_required_claim: String = "";
+        /// Whether somebody who comes from there for the first time becomes a user of this server's directory. Such
+        /// a user holds no role until somebody assigns one.
+        openid_create_users: bool = "false";
+        /// Whether somebody who comes from there for the first time may be a user of the same name who is in the
+        /// directory already, with that user's roles.
+        openid_link_users: bool = "false";
+        /// How long the sign-in of somebody from there lasts, in hours, before the provider is asked again.
+        openid_session_hours: Positive = "12";
+    }
     "Builds" {
         /// Builds that run at the same time.
         build_parallel_max: Positive = "2";

@@ -5,10 +5,15 @@
 //! a service principal a directory token for its secret.
 
 mod discovery;
+mod login;
+mod page;
+mod person;
+pub mod provider;
 mod token;
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use http::header::{CACHE_CONTROL, PRAGMA};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
@@ -17,7 +22,6 @@ use portolan_types::Timestamp;
 use serde_json::json;
 
 use super::caller;
-use super::error::Note;
 use super::respond;
 use super::{Request, RequestId, Response};
 use crate::App;
@@ -30,6 +34,7 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
     let path = parts.uri.path().trim_matches('/').to_ascii_lowercase();
     let words: Vec<&str> = path.split('/').collect();
     let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    let post = parts.method == Method::POST;
     let answer = match words.as_slice() {
         ["metadata", "endpoints"] if get => Ok(respond::json(StatusCode::OK, &discovery::endpoints(app, &parts))),
         [tenant, "v2.0", ".well-known", "openid-configuration"] | [tenant, ".well-known", "openid-configuration"]
@@ -39,23 +44,66 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         }
         [tenant, "discovery", "v2.0", "keys"] | [tenant, "discovery", "keys"] if get => known_tenant(app, tenant)
             .map(|()| respond::json(StatusCode::OK, &json!({"keys": app.service.authority.jwks()}))),
-        [tenant, "oauth2", "v2.0", "token"] | [tenant, "oauth2", "token"] if parts.method == Method::POST => {
-            let peer = caller::peer(&parts);
-            let answer = match (app.rates.token(peer).and(known_tenant(app, tenant)), body) {
-                (Ok(()), body) => match respond::form(body, FORM_BYTES_MAX).await {
-                    Ok(form) => token::token(app, &parts, &form),
-                    Err(e) => Err(e),
-                },
-                (Err(e), _) => Err(e),
-            };
-            if answer.as_ref().is_err_and(|e| e.kind == Kind::Unauthenticated) {
-                app.rates.sign_in_failed(peer);
+        [tenant, "oauth2", "v2.0", "token"] | [tenant, "oauth2", "token"] if post => {
+            match read_form(app, &parts, tenant, body).await {
+                Ok(form) => token::token(app, &parts, &form).await,
+                Err(e) => Err(e),
             }
-            answer
+        }
+        [tenant, "oauth2", "v2.0", "devicecode"] | [tenant, "oauth2", "devicecode"] if post => {
+            match read_form(app, &parts, tenant, body).await {
+                Ok(form) => person::begin_device(app, &parts, &form).await,
+                Err(e) => Err(e),
+            }
+        }
+        ["common", "userrealm", _] if get => Ok(person::user_realm(app, &parts)),
+        ["devicelogin"] if get => Ok(login::device(app, &parts).await),
+        [tenant, "oauth2", "v2.0", page] | [tenant, "oauth2", page]
+            if PAGES.contains(page) && (get || post) =>
+        {
+            return match known_tenant(app, tenant) {
+                Ok(()) => pages(app, &parts, page, body).await,
+                Err(e) => page::problem(&e, &parts),
+            };
         }
         _ => return super::error::unknown_path(),
     };
     answer.unwrap_or_else(|e| failure(&e, &parts))
+}
+
+/// What people see, under `/{tenant}/oauth2/v2.0/`.
+const PAGES: [&str; 6] = ["authorize", "sign-in", "logout", "password", "provider", "callback"];
+
+/// Answer with a page.
+async fn pages(app: &App, parts: &Parts, page: &str, body: Body) -> Response {
+    let get = parts.method != Method::POST;
+    match (page, get) {
+        // A client may post what it asks for; it is a visit all the same.
+        ("authorize", true) => return login::authorize(app, parts),
+        ("logout", _) => return login::logout(app, parts),
+        ("password", true) => return login::password_form(app, parts, "", None),
+        ("provider", true) => return provider::depart(app, parts).await,
+        ("callback", true) => return provider::arrive(app, parts).await,
+        _ if get => return super::error::unknown_path(),
+        _ => {}
+    }
+    let fields = match app.rates.token(caller::peer(parts)) {
+        Ok(()) => respond::form(body, FORM_BYTES_MAX).await,
+        Err(e) => Err(e),
+    };
+    match (page, fields) {
+        (_, Err(e)) => page::problem(&e, parts),
+        ("sign-in", Ok(fields)) => login::submit(app, parts, &fields).await,
+        ("password", Ok(fields)) => login::change_password(app, parts, &fields).await,
+        _ => super::error::unknown_path(),
+    }
+}
+
+/// The form of a request for tokens; refused before it is read when there are too many.
+async fn read_form(app: &App, parts: &Parts, tenant: &str, body: Body) -> Result<Vec<(String, String)>, Error> {
+    app.rates.token(caller::peer(parts))?;
+    known_tenant(app, tenant)?;
+    respond::form(body, FORM_BYTES_MAX).await
 }
 
 fn known_tenant(app: &App, tenant: &str) -> Result<(), Error> {
@@ -87,9 +135,7 @@ fn failure(error: &Error, parts: &Parts) -> Response {
         "trace_id": trace,
         "correlation_id": trace,
     });
-    let mut res = no_store(respond::json(status, &body));
-    res.extensions_mut().insert(Note { code: error.code, message: error.message.clone(), cause: None });
-    res
+    super::error::finish(no_store(respond::json(status, &body)), error)
 }
 
 fn no_store(mut res: Response) -> Response {

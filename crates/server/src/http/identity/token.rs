@@ -7,7 +7,7 @@ use portolan_service::{Error, Kind};
 use portolan_types::{Secret, Timestamp};
 use serde_json::json;
 
-use super::no_store;
+use super::{no_store, person};
 use crate::App;
 use crate::http::Response;
 use crate::http::caller::{self, Credentials, base_url};
@@ -17,21 +17,33 @@ use crate::http::respond::{self, field};
 const RESOURCE_BYTES_MAX: usize = 512;
 
 /// Answer a token request whose form is read.
-pub(super) fn token(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
+pub(super) async fn token(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
     match field(form, "grant_type") {
-        Some("client_credentials") => {}
+        Some("client_credentials") => client_credentials(app, parts, form),
+        Some("password") => person::password(app, parts, form).await,
+        Some("refresh_token") => person::refresh(app, parts, form),
+        Some("authorization_code") => person::code(app, parts, form).await,
+        Some("urn:ietf:params:oauth:grant-type:device_code" | "device_code") => {
+            person::device_code(app, parts, form).await
+        }
         Some(other) => {
             let shown: String = other.chars().take(64).collect();
             let why = format!("AADSTS70003: The app requested an unsupported grant type '{}'.", shown.escape_debug());
-            return Err(Error::new(Kind::Invalid, "unsupported_grant_type", why));
+            Err(Error::new(Kind::Invalid, "unsupported_grant_type", why))
         }
-        None => return Err(missing("grant_type")),
+        None => Err(missing("grant_type")),
     }
+}
+
+/// `client_credentials`: a program signs in as itself.
+fn client_credentials(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
     let (client_id, secret) = client(parts, form)?;
     caller::claim(parts, &client_id);
     let resource = resource(form)?;
     let base = base_url(app, parts);
-    let issued = app.service.client_token(&base, &client_id, secret.expose(), &resource, Timestamp::now())?;
+    let attempt = app.rates.attempt(caller::peer(parts), Some(&client_id))?;
+    let issued = app.service.client_token(&base, &client_id, secret.expose(), &resource, Timestamp::now());
+    let issued = attempt.answered(issued)?;
     let body = json!({
         "token_type": "Bearer",
         "expires_in": issued.expires_in_secs,
