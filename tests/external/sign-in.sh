@@ -1,9 +1,10 @@
-# Every way to sign in: with the real az, and with azure-identity for Python.
+# Every way to sign in: with the real az, and with azure-identity for Python and
+# JavaScript.
 # shellcheck shell=bash source=tests/external/lib.sh
 . "$(dirname "$0")/lib.sh"
 # Looked for, and installed, where there is a network.
-AZURE_PYTHON=${AZURE_PYTHON:-$(tool azure-python)/bin/python}
-export AZURE_PYTHON
+AZURE_PYTHON=${AZURE_PYTHON:-$(tool azure-python)/bin/python} AZURE_JS=${AZURE_JS:-$(tool azure-js)}
+export AZURE_PYTHON AZURE_JS
 # shellcheck source=tests/external/az-lib.sh
 . "$(dirname "$0")/az-lib.sh"
 # shellcheck source=tests/external/world-lib.sh
@@ -108,17 +109,16 @@ check "az account clear" az_as browser account clear
 
 # A refresh token lasts until the password changes.
 check "another password" az ad user update --id $BROWSER_USER --password "$BROWSER_PASSWORD-2"
-rm -f "$WORK/azure-$(basename "$0" .sh)-password/msal_token_cache.json.lockfile"
-refuses "ends what was signed in with the old one" "AADSTS50173|AADSTS|expired|az login" az_as password account get-access-token --resource https://containerregistry.azure.net/ --scope https://fresh.example/.default
+# az still has an access token, which it would show; without it, it asks with its refresh token.
+"$AZ_VENV/bin/python" - "$WORK/azure-$(basename "$0" .sh)-password/msal_token_cache.json" <<'PY'
+import json, sys
+cache = json.load(open(sys.argv[1]))
+cache["AccessToken"] = {}
+json.dump(cache, open(sys.argv[1], "w"))
+PY
+refuses "ends what was signed in with the old one" "AADSTS50173|AADSTS|expired|az login" az_as password account get-access-token
 refuses "which is refused" "AADSTS50126" az_as wrong login -u $BROWSER_USER -p "$BROWSER_PASSWORD" --tenant "$tenant"
 BROWSER_PASSWORD=$BROWSER_PASSWORD-2
-
-# --- azure-identity
-export APP APP_SECRET APP_PEM=$WORLD/robot.pem FEDERATED_TOKEN_FILE=$WORLD/token SERVER TENANT=$tenant SUBSCRIPTION=$subscription
-mkdir -p "$WORLD/bin"
-printf '#!/bin/sh\nexec %s "$@"\n' "$AZ_VENV/bin/az" >"$WORLD/bin/az"
-chmod +x "$WORLD/bin/az"
-PATH=$WORLD/bin:$PATH "$AZURE_PYTHON" tests/external/sdk/identity.py || fail "the script identity.py ends well"
 
 # --- managed identities, as the three kinds of places where they are asked for
 az identity create --name web --resource-group "$GROUP" >/dev/null
@@ -141,9 +141,18 @@ there() {
 }
 there app-service IDENTITY_ENDPOINT IDENTITY_HEADER
 there msi MSI_ENDPOINT MSI_SECRET
-IDENTITY_HEADER=wrong
 refuses "nobody has it who does not know its secret" "401|400|Unauthorized|secret|invalid" env IDENTITY_ENDPOINT="$IDENTITY_ENDPOINT" IDENTITY_HEADER=wrong \
     AZURE_CONFIG_DIR="$WORLD/az-wrong" "$AZ_VENV/bin/az" login --identity
+
+# --- azure-identity, for Python and JavaScript
+export APP APP_SECRET APP_PEM=$WORLD/robot.pem FEDERATED_TOKEN_FILE=$WORLD/token SERVER TENANT=$tenant SUBSCRIPTION=$subscription
+export IDENTITY_ENDPOINT IDENTITY_HEADER NODE_EXTRA_CA_CERTS=$CA
+mkdir -p "$WORLD/bin"
+printf '#!/bin/sh\nunset IDENTITY_ENDPOINT IDENTITY_HEADER\nexec %s "$@"\n' "$AZ_VENV/bin/az" >"$WORLD/bin/az"
+chmod +x "$WORLD/bin/az"
+PATH=$WORLD/bin:$PATH "$AZURE_PYTHON" tests/external/sdk/identity.py || fail "the script identity.py ends well"
+PATH=$WORLD/bin:$PATH node tests/external/sdk/identity.mjs || fail "the script identity.mjs ends well"
+unset IDENTITY_ENDPOINT IDENTITY_HEADER
 
 # --- portolan azure-cli setup
 out=$(env -u AZURE_CONFIG_DIR -u REQUESTS_CA_BUNDLE PATH="$AZ_VENV/bin:$PATH" "$PORTOLAN" azure-cli setup --bootstrap "$BOOTSTRAP") ||

@@ -8,7 +8,6 @@ import sys
 from azure.containerregistry import ContainerRegistryClient
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import (
-    AuthorizationCodeCredential,
     AzureCliCredential,
     CertificateCredential,
     ChainedTokenCredential,
@@ -73,3 +72,6 @@ os.environ["BROWSER"] = " ".join(browser) + " %s &"
 works("a browser", InteractiveBrowserCredential(tenant_id=tenant, client_id=az_client, **here))
 works("az", AzureCliCredential(tenant_id=tenant))
 works("one of several", ChainedTokenCredential(AzureCliCredential(tenant_id=tenant), ClientSecretCredential(tenant, app, secret, **here)))
+
+# A managed identity, as App Service gives it; IDENTITY_ENDPOINT and IDENTITY_HEADER are set.
+works("a managed identity", ManagedIdentityCredential())
