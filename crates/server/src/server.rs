@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use portolan_auth::{Authority, MasterKey};
 use portolan_builder::StepLimits;
 use portolan_service::gc::Graces;
+use portolan_service::tiers::Tiers;
 use portolan_service::{Service, ServiceConfig};
 use portolan_store::blob::{Blobs, Measured};
 use portolan_store::meta::{Meta, PostgresConfig};
@@ -126,6 +127,8 @@ impl Server {
             manifest_bytes_max: usize::try_from(settings.manifest_bytes_max.0).unwrap_or(usize::MAX),
             blob_bytes_max: settings.layer_bytes_max.0,
             graces: graces(&settings),
+            tiers: tiers(&settings),
+            private_networks: settings.private_networks.clone(),
             directory_token_lifetime: settings.token_directory_secs.secs(),
             refresh_token_lifetime: settings.token_refresh_secs.secs(),
             access_token_lifetime: settings.token_access_secs.secs(),
@@ -350,6 +353,16 @@ pub(crate) fn graces(settings: &Settings) -> Graces {
         unlink: settings.gc_unlink_grace_secs.secs(),
         touch: settings.gc_touch_grace_secs.secs(),
         upload_idle: settings.gc_upload_idle_secs.secs(),
+    }
+}
+
+/// What each SKU allows.
+fn tiers(settings: &Settings) -> Tiers {
+    let azure = Tiers::default();
+    Tiers {
+        basic: settings.tier_basic.apply(azure.basic),
+        standard: settings.tier_standard.apply(azure.standard),
+        premium: settings.tier_premium.apply(azure.premium),
     }
 }
 

@@ -7,6 +7,8 @@
 //! *Architecture invariant:* no HTTP types, no SQL.
 
 mod access;
+pub mod assertions;
+pub mod activity;
 pub mod blobs;
 pub mod cache;
 pub mod cache_rules;
@@ -25,8 +27,11 @@ pub mod gc;
 pub mod groups;
 pub mod identity;
 mod keys;
+pub mod locks;
 pub mod manifests;
 pub mod migrate;
+mod network;
+pub mod operations;
 pub mod peers;
 mod properties;
 mod push;
@@ -35,11 +40,14 @@ pub mod registry_auth;
 pub mod repo_tokens;
 pub mod repos;
 pub mod scope_maps;
+pub mod roles;
 mod scopes;
+pub mod security;
 pub mod service;
 pub mod sign_in;
 mod snapshot;
 pub mod tags;
+pub mod tiers;
 mod token_state;
 pub mod tokens;
 pub mod uploads;

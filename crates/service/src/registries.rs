@@ -10,9 +10,11 @@ use portolan_store::meta::{self, Tx};
 use portolan_types::{GroupName, RegistryName, ResourceId, Secret, Timestamp};
 use serde_json::{Map, Value};
 
+use crate::network::NetworkRules;
 use crate::properties;
 use crate::service::{Service, ServiceConfig};
 use crate::snapshot::login_server;
+use crate::tiers::{self, Tiers};
 use crate::{Ctx, Error, Kind, Result};
 
 /// A registry. Handed around as `Arc<Registry>`; a change makes a new value.
@@ -38,6 +40,8 @@ pub struct Registry {
     pub admin_generations: [u32; 2],
     /// Whether anybody may pull.
     pub anonymous_pull: bool,
+    /// From where its data plane may be reached.
+    pub(crate) network: NetworkRules,
     /// How it takes roles for its content.
     pub role_mode: RoleMode,
     /// ARM tags.
@@ -54,14 +58,14 @@ pub struct Registry {
     pub(crate) scope: String,
 }
 
-/// A registry's tier.
+/// The name of a registry's tier; what it stands for is in [`crate::tiers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Sku {
-    /// 10 GiB included.
+    /// The smallest.
     Basic,
-    /// 100 GiB included.
+    /// In between.
     Standard,
-    /// 500 GiB included.
+    /// The largest.
     Premium,
 }
 
@@ -72,16 +76,6 @@ impl Sku {
             Sku::Basic => "Basic",
             Sku::Standard => "Standard",
             Sku::Premium => "Premium",
-        }
-    }
-
-    /// Storage included, in bytes; what `show-usage` gives as the limit.
-    pub fn included_bytes(self) -> u64 {
-        const GIB: u64 = 1024 * 1024 * 1024;
-        match self {
-            Sku::Basic => 10 * GIB,
-            Sku::Standard => 100 * GIB,
-            Sku::Premium => 500 * GIB,
         }
     }
 }
@@ -177,6 +171,7 @@ impl Registry {
                 .and_then(RoleMode::parse)
                 .unwrap_or_default(),
             tags,
+            network: NetworkRules::read(&properties),
             properties,
             created: row.created,
             updated: row.updated,
@@ -282,10 +277,11 @@ impl Service {
     ) -> Result<(Arc<Registry>, bool)> {
         let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
         self.check_control(ctx, &id, Action::ControlWrite)?;
-        let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
+        let (group, wanted, now, tiers) = (group.clone(), name.clone(), ctx.now, self.config.tiers);
         let created = self
             .alter(move |tx| {
                 let group = meta::group::get(tx, &group)?.ok_or_else(|| group_not_found(&group))?;
+                crate::operations::not_going(tx, &id)?;
                 match meta::registry::get(tx, &wanted)? {
                     Some(row) if row.group.key() == group.name.key() => {
                         if let Some(location) = &input.location
@@ -293,10 +289,10 @@ impl Service {
                         {
                             return Err(elsewhere(&row, location));
                         }
-                        change(tx, row, &input, now).map(|()| false)
+                        change(tx, &tiers, row, &input, now).map(|()| false)
                     }
                     Some(row) => Err(in_use(&row.name)),
-                    None => create(tx, group.name, wanted, &input, now).map(|()| true),
+                    None => create(tx, &tiers, group.name, wanted, &input, now).map(|()| true),
                 }
             })
             .await?;
@@ -312,24 +308,8 @@ impl Service {
         input: RegistryInput,
     ) -> Result<Arc<Registry>> {
         self.registry_in(ctx, group, name, Action::ControlWrite)?;
-        self.change_registry(ctx, group, name, move |tx, row, now| change(tx, row, &input, now)).await
-    }
-
-    /// Remove a registry and all that is in it; whether it was there. Its name is free at
-    /// once; the space of its blobs comes back when the collector has looked at them.
-    pub async fn delete_registry(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<bool> {
-        let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
-        self.check_control(ctx, &id, Action::ControlWrite)?;
-        let (group, wanted, now) = (group.clone(), name.clone(), ctx.now);
-        let existed = self
-            .alter(move |tx| match meta::registry::get(tx, &wanted)? {
-                Some(row) if row.group.key() == group.key() => {
-                    delete_with_contents(tx, row.id, &id, now).map(|()| true)
-                }
-                _ => Ok::<_, Error>(false),
-            })
-            .await?;
-        Ok(existed)
+        let tiers = self.config.tiers;
+        self.change_registry(ctx, group, name, move |tx, row, now| change(tx, &tiers, row, &input, now)).await
     }
 
     /// Whether a registry may have this name.
@@ -384,7 +364,7 @@ impl Service {
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         Ok(vec![Usage {
             name: "Size",
-            limit: signed(registry.sku.included_bytes()),
+            limit: signed(self.tier(&registry).included_bytes),
             current: signed(bytes),
             unit: "Bytes",
         }])
@@ -514,13 +494,21 @@ pub(crate) fn tags_json(tags: &Map<String, Value>) -> Result<String> {
     serde_json::to_string(tags).map_err(|e| invalid(&e.to_string()))
 }
 
-fn create(tx: &mut dyn Tx, group: GroupName, name: RegistryName, input: &RegistryInput, now: Timestamp) -> Result<()> {
+fn create(
+    tx: &mut dyn Tx,
+    tiers: &Tiers,
+    group: GroupName,
+    name: RegistryName,
+    input: &RegistryInput,
+    now: Timestamp,
+) -> Result<()> {
     let location = normal_location(input.location.as_deref().unwrap_or_default())?;
     let sku = input.sku.ok_or_else(|| {
         Error::new(Kind::Invalid, "InvalidSku", "The sku is required. Use Basic, Standard or Premium.")
     })?;
     let mut stored = Map::new();
     properties::apply(&mut stored, &input.properties, now)?;
+    tiers::check(tiers, None, (sku, &properties::with_defaults(stored.clone())))?;
     let row = RegistryRow {
         id: 0,
         name,
@@ -540,14 +528,23 @@ fn create(tx: &mut dyn Tx, group: GroupName, name: RegistryName, input: &Registr
     Ok(())
 }
 
-fn change(tx: &mut dyn Tx, mut row: RegistryRow, input: &RegistryInput, now: Timestamp) -> Result<()> {
+fn change(
+    tx: &mut dyn Tx,
+    tiers: &Tiers,
+    mut row: RegistryRow,
+    input: &RegistryInput,
+    now: Timestamp,
+) -> Result<()> {
     let mut stored: Map<String, Value> = serde_json::from_str(&row.properties)
         .map_err(|_| portolan_store::Error::Corrupt(format!("JSON of registry {}", row.name)))?;
+    properties::check_fixed(&stored, &input.properties)?;
+    let before = (row.sku.parse()?, properties::with_defaults(stored.clone()));
     properties::apply(&mut stored, &input.properties, now)?;
+    let sku = input.sku.unwrap_or(before.0);
+    let after = properties::with_defaults(stored.clone());
+    tiers::check(tiers, Some((before.0, &before.1)), (sku, &after))?;
     row.properties = json_text(&stored)?;
-    if let Some(sku) = input.sku {
-        row.sku = sku.as_str().to_owned();
-    }
+    row.sku = sku.as_str().to_owned();
     if let Some(tags) = &input.tags {
         row.tags = tags_json(tags)?;
     }
@@ -563,6 +560,7 @@ pub(crate) fn delete_with_contents(tx: &mut dyn Tx, id: i64, scope: &ResourceId,
     meta::repo::delete_registry(tx, id, now)?;
     meta::role::delete_within(tx, scope)?;
     meta::repo_token::delete_registry(tx, id)?;
+    meta::registry_identity::delete_all(tx, id)?;
     meta::registry::delete(tx, id)?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use portolan_types::{ResourceId, Secret, Timestamp, TokenName};
 use uuid::Uuid;
 
 use crate::keys::key_error;
-use crate::registries::{Registry, Sku};
+use crate::registries::Registry;
 use crate::scope_maps::system;
 use crate::service::Service;
 use crate::{Ctx, Error, Kind, Result};
@@ -116,15 +116,6 @@ fn not_found(registry: &Registry, name: &str) -> Error {
             name.escape_debug()
         ),
     )
-}
-
-/// Tokens, and scope maps, that a registry can have.
-pub(crate) fn tokens_max(registry: &Registry) -> u64 {
-    match registry.sku {
-        Sku::Basic => 100,
-        Sku::Standard => 500,
-        Sku::Premium => 50_000,
-    }
 }
 
 /// A name for a new token. Names that sign-in takes for somebody else's are refused: the
@@ -305,7 +296,7 @@ impl Service {
         for (_, expires) in input.passwords.iter().flatten() {
             to_come(*expires, ctx.now)?;
         }
-        let (registry, now) = (registry.clone(), ctx.now);
+        let (registry, now, max) = (registry.clone(), ctx.now, self.tier(registry).tokens_max);
         self.alter(move |tx| {
             let id = registry.id;
             let scope_map = input.scope_map_id.map(|map| scope_map_key(tx, &registry, &map)).transpose()?;
@@ -317,7 +308,6 @@ impl Service {
                 },
                 None if !may_create => return Err(not_found(&registry, name.as_str())),
                 None => {
-                    let max = tokens_max(&registry);
                     if repo_token::count(tx, id)? >= max {
                         return Err(Error::new(
                             Kind::Conflict,

@@ -275,7 +275,7 @@ impl Service {
     }
 
     fn scope_maps_max(&self, registry: &Registry) -> u64 {
-        crate::repo_tokens::tokens_max(registry)
+        self.tier(registry).scope_maps_max
     }
 }
 

@@ -28,7 +28,7 @@ use super::error::{self, Note, OciRim};
 use super::intake::Intake;
 use super::metrics::Limit;
 use super::route::Route;
-use super::{Conn, Door, Live, RequestId, Response, Who, dispatch, host};
+use super::{Conn, Door, Live, RequestId, Response, Who, client, dispatch, host};
 use crate::app::App;
 use crate::otel;
 use crate::pace::Demand;
@@ -60,6 +60,16 @@ pub async fn serve(
         let (end, _) = End::begin(app, conn, live, &parts, received);
         return refused(limit, &parts, end);
     }
+    let conn = match client::behind_proxies(settings, conn, &parts.headers) {
+        Ok(conn) => conn,
+        Err(why) => {
+            let (mut end, _) = End::begin(app.clone(), conn, live, &parts, received);
+            let e = Error::new(Kind::Invalid, "UNSUPPORTED", why);
+            let res = in_form(end.door, parts.headers.get(header::HOST), conn, e, "InvalidClientAddress");
+            end.status = res.status();
+            return finish(res, end);
+        }
+    };
     through(app, conn, live, http::Request::from_parts(parts, body), received).await
 }
 
@@ -359,6 +369,10 @@ impl End {
     /// The audit log's line, if this is something that it tells of.
     fn audit(&self) {
         let Some(client) = self.client.as_ref().filter(|_| self.app.audit.is_on()) else { return };
+        // A client asks every few seconds whether the person is done.
+        if self.code == Some("authorization_pending") {
+            return;
+        }
         let status = self.answered.then_some(self.status);
         let Some((event, outcome)) =
             audit::of(self.route, &self.method, self.uri.path(), status, client.has_credentials)

@@ -12,6 +12,7 @@ pub mod arm;
 mod audit;
 pub mod blob;
 pub mod caller;
+mod client;
 pub mod edge;
 pub mod error;
 #[cfg(feature = "fuzzing")]

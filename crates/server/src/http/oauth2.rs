@@ -128,12 +128,15 @@ fn answer(issued: &Issued) -> serde_json::Value {
     })
 }
 
+/// The registry of a request, if its network rules let the client in.
 fn registry(app: &App, parts: &Parts, service: Option<&str>) -> Result<Arc<Registry>, Error> {
     let named = service.filter(|s| !s.is_empty()).or_else(|| host::of(parts));
-    named.and_then(|host| app.service.registry_by_host(host)).ok_or_else(|| {
+    let registry = named.and_then(|host| app.service.registry_by_host(host)).ok_or_else(|| {
         Error::new(Kind::NotFound, "NAME_UNKNOWN", "no registry answers at this address")
             .with_hint("`service` must be the login server of a registry")
-    })
+    })?;
+    app.service.check_network(&registry, caller::peer(parts))?;
+    Ok(registry)
 }
 
 fn bad_request(why: &str) -> Error {

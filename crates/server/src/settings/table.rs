@@ -8,6 +8,8 @@ use super::values::{
     BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, SecretText,
     Value,
 };
+use portolan_types::IpNet;
+
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};
 use crate::sink::LogTarget;
@@ -137,6 +139,27 @@ settings! {
         /// More names for the server's own certificate, besides localhost, this machine's name, the address
         /// listened on and the domain.
         tls_names: Vec<CertName> = "";
+    }
+    "Networks" {
+        /// Proxies whose word about who sent a request is taken: addresses and networks in which there is nothing
+        /// else. The client's address counts for registries' network rules, for rates and in logs. Of several proxies
+        /// in a row each must be named; the address that the first one not named came from is the client's.
+        trusted_proxies: Vec<IpNet> = "";
+        /// The header in which these proxies write it. They must set it themselves or add to it, and the other one
+        /// is not looked at.
+        proxy_header: ProxyHeader = "x-forwarded-for";
+        /// Networks whose clients reach every registry, as those at a private endpoint do in Azure: neither
+        /// `publicNetworkAccess` nor network rules keep them out.
+        private_networks: Vec<IpNet> = "";
+    }
+    "Tiers" {
+        /// What registries of SKU Basic may hold and do, where it differs from Azure's limits: see
+        /// docs/reference/registries.md.
+        tier_basic: TierChanges = "";
+        /// The same for SKU Standard.
+        tier_standard: TierChanges = "";
+        /// The same for SKU Premium.
+        tier_premium: TierChanges = "";
     }
     "Logs" {
         /// `text`, `json`, or `auto`: text on a terminal, else JSON. Logs go to standard error.

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use portolan_service::tiers::{LimitKind, Tier};
 use portolan_store::blob::BlobConfig;
-use portolan_types::Secret;
+use portolan_types::{IpNet, Secret};
 
 /// A kind of value that a setting may have.
 pub trait Value: Sized {
@@ -255,6 +256,105 @@ impl Value for HostPort {
         } else {
             not(text, Self::KIND)
         }
+    }
+}
+
+/// A list of networks: an array in the file, separated by commas in text.
+impl Value for Vec<IpNet> {
+    const KIND: &'static str = "a list of IP addresses and networks (`10.0.0.0/8`)";
+    fn parse(text: &str) -> Result<Vec<IpNet>, String> {
+        let one = |text: &str| text.parse().or_else(|_| not(text, "an IP address or a network (10.0.0.0/8)"));
+        text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(one).collect()
+    }
+    fn from_toml(value: &toml::Value) -> Result<Vec<IpNet>, String> {
+        list(value, Self::KIND, Self::parse)
+    }
+}
+
+/// The header in which trusted proxies write down who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`, and `X-Forwarded-Proto`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl Value for ProxyHeader {
+    const KIND: &'static str = "x-forwarded-for or forwarded";
+    fn parse(text: &str) -> Result<ProxyHeader, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "x-forwarded-for" => Ok(ProxyHeader::XForwardedFor),
+            "forwarded" => Ok(ProxyHeader::Forwarded),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+/// Limits of a tier that are not Azure's: names and values, `storage_bytes_max=1TiB,
+/// anonymous_pull=true`; in the file also a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TierChanges(Vec<(&'static str, u64)>);
+
+impl TierChanges {
+    /// A tier with these changes.
+    pub fn apply(&self, mut tier: Tier) -> Tier {
+        for (name, value) in &self.0 {
+            tier.set(name, *value);
+        }
+        tier
+    }
+
+    fn change(name: &str, value: &str) -> Result<(&'static str, u64), String> {
+        let Some((name, kind)) = Tier::names().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = Tier::names().map(|(name, _)| name).collect();
+            return Err(format!("{name:?} is no limit of a tier; the limits are {}", names.join(", ")));
+        };
+        let value = match kind {
+            LimitKind::Bytes => ByteSize::parse(value).map(|size| size.0),
+            LimitKind::Count => u64::parse(value),
+            LimitKind::Switch => bool::parse(value).map(u64::from),
+        };
+        value.map(|value| (name, value)).map_err(|why| format!("{name}: {why}"))
+    }
+}
+
+impl Value for TierChanges {
+    const KIND: &'static str = "limits that differ from Azure's (`NAME=VALUE,…`; in the file also a table)";
+    fn parse(text: &str) -> Result<TierChanges, String> {
+        let one = |text: &str| match text.split_once('=') {
+            Some((name, value)) => TierChanges::change(name.trim(), value.trim()),
+            None => not(text, "NAME=VALUE"),
+        };
+        let all = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        all.map(one).collect::<Result<_, _>>().map(TierChanges)
+    }
+    fn from_toml(value: &toml::Value) -> Result<TierChanges, String> {
+        match value {
+            toml::Value::String(text) => Self::parse(text),
+            toml::Value::Table(table) => {
+                let text = |value: &toml::Value| match value {
+                    toml::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                let all = table.iter().map(|(name, value)| TierChanges::change(name, &text(value)));
+                all.collect::<Result<_, _>>().map(TierChanges)
+            }
+            other => Err(format!("a value of type {} is not {}", other.type_str(), Self::KIND)),
+        }
+    }
+}
+
+/// A list as the file has it, or as text.
+fn list<T>(value: &toml::Value, kind: &str, parse: fn(&str) -> Result<Vec<T>, String>) -> Result<Vec<T>, String> {
+    let wrong = |value: &toml::Value| format!("a value of type {} is not {kind}", value.type_str());
+    match value {
+        toml::Value::Array(all) => {
+            let texts: Result<Vec<&str>, String> = all.iter().map(|v| v.as_str().ok_or_else(|| wrong(v))).collect();
+            parse(&texts?.join(","))
+        }
+        toml::Value::String(text) => parse(text),
+        other => Err(wrong(other)),
     }
 }
 

@@ -85,6 +85,7 @@ fn registry(id: i64, name: &str) -> Arc<Registry> {
         admin_enabled: true,
         admin_generations: [0, 0],
         anonymous_pull: false,
+        network: crate::network::NetworkRules::read(&serde_json::Map::new()),
         role_mode: portolan_auth::access::RoleMode::Legacy,
         tags: Default::default(),
         properties: Default::default(),

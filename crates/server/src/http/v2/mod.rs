@@ -125,14 +125,16 @@ async fn serve(app: &Arc<App>, parts: &Parts, body: axum::body::Body) -> Result<
     }
 }
 
-/// The registry that the request's host names.
+/// The registry that the request's host names, if its network rules let the client in.
 pub(crate) fn registry(app: &App, parts: &Parts) -> Result<Arc<Registry>, Error> {
     let named = host::of(parts).unwrap_or("");
-    app.service.registry_by_host(named).ok_or_else(|| {
+    let registry = app.service.registry_by_host(named).ok_or_else(|| {
         let message = format!("no registry answers at \"{}\"", named.escape_debug());
         Error::new(Kind::NotFound, "NAME_UNKNOWN", message)
             .with_hint("list the registries and their login servers with `acr list`")
-    })
+    })?;
+    app.service.check_network(&registry, caller::peer(parts))?;
+    Ok(registry)
 }
 
 /// `/v2/`: whether the client speaks to a registry and is signed in to it.
