@@ -115,7 +115,12 @@ impl Service {
                 scope: ResourceId::subscription(&b.subscription_id),
                 principal: owner.object_id,
                 role: OWNER,
+                description: None,
+                condition: None,
                 created: now,
+                created_by: None,
+                updated: now,
+                updated_by: None,
             };
             meta::role::insert(tx, &role)?;
             Ok(())

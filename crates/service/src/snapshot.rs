@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use portolan_auth::access::{Assignment, ScopeMap, role};
+use portolan_auth::access::{Assignment, ScopeMap};
 use portolan_store::meta::credential::CredentialKind;
 use portolan_store::meta::{self, Tx};
 use portolan_types::{RegistryName, Timestamp};
@@ -21,6 +21,7 @@ use crate::operations;
 use crate::directory::{PrincipalKind, identity_id};
 use crate::peers::version;
 use crate::registries::Registry;
+use crate::roles::{self, Roles};
 use crate::service::{Service, ServiceConfig};
 use crate::token_state::{self, TokenState, Tokens};
 
@@ -47,6 +48,8 @@ pub(crate) struct Snapshot {
     by_user: HashMap<String, Uuid>,
     /// Repository tokens, by their registry's row.
     tokens: Tokens,
+    /// Role definitions and assignments, for showing them.
+    pub roles: Roles,
     /// Locks, by scope and name.
     pub locks: Vec<Lock>,
     /// What is being removed, in key form.
@@ -222,11 +225,7 @@ impl Snapshot {
                 state.resource = Some(identity_id(&subscription, row.group.as_str(), &row.name).key());
             }
         }
-        for row in meta::role::list(tx)? {
-            if let (Some(state), Some(role)) = (snapshot.principals.get_mut(&row.principal), role(row.role)) {
-                state.assignments.push(Assignment { scope: row.scope.key(), actions: role.actions, condition: None });
-            }
-        }
+        roles::read_all(tx, &mut snapshot)?;
         snapshot.tokens = token_state::read(tx, &before.tokens)?;
         locks::read_all(tx, &mut snapshot)?;
         operations::read_all(tx, &mut snapshot)?;

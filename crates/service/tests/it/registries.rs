@@ -207,7 +207,19 @@ async fn person(site: &Site, scope: &ResourceId, role: Uuid) -> Ctx {
             },
         )?;
         let id = Uuid::new_v4();
-        meta::role::insert(tx, &AssignmentRow { id, scope, principal: object_id, role, created: NOW })
+        let row = AssignmentRow {
+            id,
+            scope,
+            principal: object_id,
+            role,
+            description: None,
+            condition: None,
+            created: NOW,
+            created_by: None,
+            updated: NOW,
+            updated_by: None,
+        };
+        meta::role::insert(tx, &row)
     };
     site.service.meta.write(write).await.unwrap();
     site.service.refresh().await.unwrap();

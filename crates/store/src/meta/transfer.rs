@@ -49,7 +49,9 @@ tables! {
     federated_credential [id] owner key name issuer subject audiences description created / 500;
     managed_identity [principal] group_key key name location tags updated / 500;
     signing_key [kid] sealed created inactive_since / 500;
-    role_assignment [id] scope_key scope principal role created / 500;
+    role_assignment [id] scope_key scope principal role created description condition_text created_by updated
+        updated_by / 100;
+    role_definition [id] key name description permissions scopes created created_by updated updated_by / 10;
     cache_rule [registry, key] name source target credential created / 500;
     scope_map [registry, key] name description actions created / 100;
     repo_token [registry, key] name scope_map enabled created / 500;

@@ -112,7 +112,19 @@ fn fill(tx: &mut dyn Tx) -> Result<()> {
         expires: None,
     };
     credential::insert(tx, &secret)?;
-    role::insert(tx, &AssignmentRow { id: id(5), scope: scope(), principal: id(2), role: id(6), created: T })?;
+    let assignment = AssignmentRow {
+        id: id(5),
+        scope: scope(),
+        principal: id(2),
+        role: id(6),
+        description: None,
+        condition: None,
+        created: T,
+        created_by: None,
+        updated: T,
+        updated_by: None,
+    };
+    role::insert(tx, &assignment)?;
     key::insert(tx, "key-1", &[4, 5, 6], T)?;
 
     let repo = repo::ensure(tx, &change(1), &name())?.id;
