@@ -19,7 +19,10 @@ impl Service {
         let may = self.may(&ctx.principal, action, &registry.resource(target));
         if !action.is_data() {
             let reaches = ctx.reach == Reach::Principal;
-            return if may && reaches { Ok(()) } else { Err(control_refusal(ctx, action, &registry.resource_id)) };
+            if !(may && reaches) {
+                return Err(control_refusal(ctx, action, &registry.resource_id));
+            }
+            return self.unlocked(&registry.resource_id, action);
         }
         match &ctx.reach {
             Reach::Grants(grants) if !access::grants_allow(grants, target, action) => Err(unauthorized(target, action)),
@@ -30,9 +33,12 @@ impl Service {
     }
 
     /// Whether the caller may do a control action at `scope` (a subscription, a group, or a
-    /// registry that need not exist).
+    /// registry that need not exist), and no lock forbids it.
     pub fn check_control(&self, ctx: &Ctx, scope: &ResourceId, action: Action) -> Result<()> {
-        if self.may_control(ctx, scope, action) { Ok(()) } else { Err(control_refusal(ctx, action, scope)) }
+        if !self.may_control(ctx, scope, action) {
+            return Err(control_refusal(ctx, action, scope));
+        }
+        self.unlocked(scope, action)
     }
 
     /// The same, for those who leave out of a list what the caller may not see.

@@ -56,13 +56,7 @@ pub fn put(tx: &mut dyn Tx, lock: &LockRow) -> Result<bool> {
     let (scope_key, key) = (lock.scope.key(), lock.name.to_lowercase());
     let changed = tx.execute(
         "UPDATE management_lock SET level = ?3, notes = ?4, updated = ?5 WHERE scope_key = ?1 AND key = ?2",
-        &[
-            (&scope_key).into(),
-            (&key).into(),
-            (&lock.level).into(),
-            lock.notes.as_deref().into(),
-            lock.updated.into(),
-        ],
+        &[(&scope_key).into(), (&key).into(), (&lock.level).into(), lock.notes.as_deref().into(), lock.updated.into()],
     )?;
     if changed > 0 {
         return Ok(false);

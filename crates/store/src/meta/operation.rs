@@ -109,13 +109,7 @@ pub fn renew(tx: &mut dyn Tx, id: Uuid, until: Timestamp) -> Result<()> {
 }
 
 /// End it; whether it had not ended before.
-pub fn end(
-    tx: &mut dyn Tx,
-    id: Uuid,
-    status: &str,
-    error: Option<(&str, &str)>,
-    now: Timestamp,
-) -> Result<bool> {
+pub fn end(tx: &mut dyn Tx, id: Uuid, status: &str, error: Option<(&str, &str)>, now: Timestamp) -> Result<bool> {
     let changed = tx.execute(
         "UPDATE operation SET status = ?2, code = ?3, message = ?4, ended = ?5 WHERE id = ?1 AND status = ?6",
         &[

@@ -65,5 +65,11 @@ pub fn insert(tx: &mut dyn Tx, identity: &IdentityRow) -> Result<()> {
 /// Take an identity from a registry (its own, when there is no id); whether it had it.
 pub fn delete(tx: &mut dyn Tx, registry: i64, identity: Option<&str>) -> Result<bool> {
     let key = identity.unwrap_or_default().to_lowercase();
-    Ok(tx.execute("DELETE FROM registry_identity WHERE registry = ?1 AND key = ?2", &[registry.into(), key.into()])? > 0)
+    Ok(tx.execute("DELETE FROM registry_identity WHERE registry = ?1 AND key = ?2", &[registry.into(), key.into()])?
+        > 0)
+}
+
+/// Take every identity from a registry: it is going away.
+pub fn delete_all(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
+    tx.execute("DELETE FROM registry_identity WHERE registry = ?1", &[registry.into()])
 }

@@ -1,15 +1,27 @@
 //! Azure Resource Manager: resource groups, registries and what is in them.
 //!
 //! Any `api-version` is taken: clients of one release use several. Paths are compared
-//! without regard to case. Every operation is finished when it is answered, so that
-//! clients have nothing to poll.
+//! without regard to case. Operations are finished when they are answered, so that clients
+//! have nothing to poll; but for the removal of groups and large registries ([`operation`]).
+//!
+//! Every change is told to the activity log before it is tried and when it has ended
+//! ([`activity`]), here, where no handler can forget to.
 
+mod absent;
+mod activity;
 mod cache_rule;
+mod filter;
 pub mod group;
+mod lock;
+mod naming;
+mod operation;
 pub mod path;
 mod provider;
 pub mod registry;
+mod resources;
+mod role;
 mod run;
+mod security;
 pub mod subscription;
 mod token;
 
@@ -25,6 +37,7 @@ use portolan_types::{GroupName, RegistryName, limits};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use activity::Told;
 pub use path::ArmTarget;
 use path::{ArmPath, Extension, Place};
 
@@ -36,19 +49,11 @@ use crate::App;
 pub async fn handle(app: &Arc<App>, req: Request) -> Response {
     let (parts, body) = req.into_parts();
     let base = base_url(app, &parts);
-    match route(app, &base, parts, body).await {
-        Ok(res) => res,
-        Err(e) => {
-            let mut res = error::arm(&e);
-            if e.kind == Kind::Unauthenticated {
-                challenge(app, &base, &e, &mut res);
-            }
-            res
-        }
-    }
+    told(app, &base, parts, body).await.unwrap_or_else(|e| refusal(app, &base, &e))
 }
 
-async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<Response, Error> {
+/// Answer somebody who is known, and tell the activity log.
+async fn told(app: &Arc<App>, base: &str, mut parts: Parts, body: Body) -> Result<Response, Error> {
     let ctx = control_plane(app, &parts)?;
     if ctx.principal == Principal::Anonymous {
         return Err(Error::new(
@@ -57,6 +62,24 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
             "Authentication failed. The 'Authorization' header is missing.",
         ));
     }
+    let Some(told) = Told::begin(app, &ctx, &parts).await? else { return route(app, base, ctx, parts, body).await };
+    parts.extensions.insert(told.event());
+    let res = route(app, base, ctx, parts, body).await.unwrap_or_else(|e| refusal(app, base, &e));
+    // The body is not `Sync`: what the log needs of the answer goes alone.
+    let (status, note) = (res.status(), res.extensions().get::<error::Note>().cloned());
+    told.end(app, status, note).await;
+    Ok(res)
+}
+
+fn refusal(app: &App, base: &str, e: &Error) -> Response {
+    let mut res = error::arm(e);
+    if e.kind == Kind::Unauthenticated {
+        challenge(app, base, e, &mut res);
+    }
+    res
+}
+
+async fn route(app: &Arc<App>, base: &str, ctx: Ctx, parts: Parts, body: Body) -> Result<Response, Error> {
     let method = parts.method.clone();
     let place = match ArmPath::parse(parts.uri.path()) {
         ArmPath::Tenants => return subscription::tenants(app, &method),
@@ -66,22 +89,24 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
             subscription::known(app, &subscription)?;
             place
         }
-        ArmPath::Extension(on) => return extension(app, &ctx, &parts, body, &on).await,
+        ArmPath::Extension(on) => return extension(app, base, &ctx, &parts, body, &on).await,
         ArmPath::Unknown => return Err(no_such_path()),
     };
     match place {
         Place::Subscription => subscription::show(app, &method),
-        Place::Resources => registry::resources(app, &ctx, &parts, None),
-        Place::Groups => group::list(app, &ctx, &method).await,
-        Place::Group(name) => group::one(app, &ctx, &parts, body, &name).await,
-        Place::GroupResources(name) => registry::resources(app, &ctx, &parts, Some(&group_name(&name)?)),
+        Place::Resources => resources::list(app, &ctx, &parts, None).await,
+        Place::Groups => group::list(app, &ctx, &parts).await,
+        Place::Group(name) => group::one(app, base, &ctx, &parts, body, &name).await,
+        Place::GroupResources(name) => resources::list(app, &ctx, &parts, Some(&group_name(&name)?)).await,
         Place::Providers => provider::list(app, &method),
-        Place::Provider { namespace, rest } => in_provider(app, &ctx, &parts, body, &namespace, &rest).await,
+        Place::Locations => provider::locations(app, &method),
+        Place::OperationResult(id) => operation::result(app, base, &ctx, &method, &id).await,
+        Place::Provider { namespace, rest } => in_provider(app, base, &ctx, &parts, body, &namespace, &rest).await,
         Place::Registries(group) => registry::list(app, &ctx, &method, Some(&group_name(&group)?)),
         Place::Registry { group, registry, rest } => {
             in_registry(app, base, ctx, parts, body, (&group, &registry), &rest).await
         }
-        Place::Extension(on) => extension(app, &ctx, &parts, body, &on).await,
+        Place::Extension(on) => extension(app, base, &ctx, &parts, body, &on).await,
         Place::Other => Err(no_such_type()),
     }
 }
@@ -89,6 +114,7 @@ async fn route(app: &Arc<App>, base: &str, parts: Parts, body: Body) -> Result<R
 /// `/subscriptions/{s}/providers/{namespace}/…`
 async fn in_provider(
     app: &Arc<App>,
+    base: &str,
     ctx: &Ctx,
     parts: &Parts,
     body: Body,
@@ -101,19 +127,34 @@ async fn in_provider(
     match (words.as_slice(), &parts.method) {
         (["registries"], method) if ours => registry::list(app, ctx, method, None),
         (["checknameavailability"], &Method::POST) if ours => registry::check_name(app, ctx, body).await,
+        (["locations", _, "operationstatuses", _], _) if ours => operation::status(app, ctx, parts, &rest[3]).await,
+        (["locations", _, "operationresults", _], method) if ours => {
+            operation::result(app, base, ctx, method, &rest[3]).await
+        }
         ([], &Method::GET) | (["register"], &Method::POST) => provider::one(app, namespace),
         _ => Err(no_such_type()),
     }
 }
 
 /// `{scope}/providers/{namespace}/{type}[/…]`: what can be put on any resource.
-async fn extension(app: &Arc<App>, ctx: &Ctx, parts: &Parts, body: Body, on: &Extension) -> Result<Response, Error> {
+async fn extension(
+    app: &Arc<App>,
+    base: &str,
+    ctx: &Ctx,
+    parts: &Parts,
+    body: Body,
+    on: &Extension,
+) -> Result<Response, Error> {
     let kind = on.rest.first().map(|kind| kind.to_ascii_lowercase()).unwrap_or_default();
     match (on.namespace.as_str(), kind.as_str()) {
-        _ => {
-            let _ = (app, ctx, parts, body);
-            Err(no_such_type())
+        ("microsoft.authorization", "roleassignments" | "roledefinitions" | "denyassignments") => {
+            role::handle(app, ctx, parts, body, on).await
         }
+        ("microsoft.authorization", "locks") => lock::handle(app, ctx, parts, body, on).await,
+        ("microsoft.insights", "eventtypes") => activity::handle(app, ctx, parts, base, on).await,
+        ("microsoft.security", "pricings") => security::pricings(app, ctx, parts, body, on).await,
+        ("microsoft.security", "assessments") => security::assessments(app, ctx, &parts.method, on),
+        _ => Err(no_such_type()),
     }
 }
 
@@ -137,7 +178,7 @@ async fn in_registry(
     })?;
     let inside = rest.first().map(|r| r.to_ascii_lowercase()).unwrap_or_default();
     match (inside.as_str(), rest.len()) {
-        ("", _) => registry::one(app, &ctx, &parts, body, &group, &name).await,
+        ("", _) => registry::one(app, base, &ctx, &parts, body, &group, &name).await,
         ("listcredentials", 1) => registry::list_credentials(app, &ctx, &parts.method, &group, &name),
         ("regeneratecredential", 1) => registry::regenerate(app, &ctx, &parts.method, body, &group, &name).await,
         ("listusages", 1) => registry::usages(app, &ctx, &group, &name).await,
@@ -151,6 +192,7 @@ async fn in_registry(
                 "scopemaps" | "tokens" | "generatecredentials" => {
                     token::handle(app, &ctx, &target, rest, &parts, body).await
                 }
+                word if absent::is(word) => absent::handle(app, &ctx, &target, rest, &parts.method),
                 _ => Err(no_such_type()),
             }
         }
@@ -192,7 +234,7 @@ pub(crate) fn bodies(bytes: &[u8]) -> usize {
 /// Whether a `$filter` of `/resources` is understood.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn filter(text: &str) -> bool {
-    registry::Filter::parse(text).is_ok()
+    filter::parse(text).is_ok()
 }
 
 /// `{"value": […]}`

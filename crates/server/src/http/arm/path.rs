@@ -8,7 +8,6 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use portolan_service::Registry;
 use portolan_types::ResourceId;
-use portolan_types::ResourceId;
 
 /// The provider of registries.
 pub const PROVIDER: &str = "Microsoft.ContainerRegistry";
@@ -24,8 +23,6 @@ const SPELLINGS: [&str; 7] = [
     "Microsoft.ManagedIdentity",
     "userAssignedIdentities",
 ];
-/// Providers whose resources are about other resources, and stand behind their ids.
-const EXTENSIONS: [&str; 3] = ["microsoft.authorization", "microsoft.insights", "microsoft.security"];
 /// Parts of a path; more is no path of ours.
 const PARTS_MAX: usize = 32;
 
@@ -48,13 +45,6 @@ pub enum ArmPath {
     Subscriptions,
     /// `/providers/{rest}`: what has no subscription.
     Provider(Vec<String>),
-    /// `/providers/{ns}/{rest}` of the tenant, `{ns}` one that is about other resources.
-    Extension {
-        /// The namespace, in lower case.
-        namespace: String,
-        /// What follows it, in the case it came; not empty.
-        rest: Vec<String>,
-    },
     /// `/subscriptions/{s}/…`
     In {
         /// The subscription, as it came.
@@ -115,16 +105,6 @@ pub enum Place {
     },
     /// `{scope}/providers/{namespace}/{type}[/…]` of an extension.
     Extension(Extension),
-    /// `{scope}/providers/{ns}/{rest}`: what is about another resource: locks, roles, …
-    Extension {
-        /// What it is about: a subscription, a group or a resource. Nobody has looked
-        /// whether it is there.
-        scope: ResourceId,
-        /// The namespace, in lower case.
-        namespace: String,
-        /// What follows it, in the case it came; not empty.
-        rest: Vec<String>,
-    },
     /// `/locations`
     Locations,
     /// `/operationresults/{id}`
@@ -153,13 +133,9 @@ impl ArmPath {
         match (lower(&first).as_str(), rest.split_first()) {
             ("tenants", None) => ArmPath::Tenants,
             ("subscriptions", None) => ArmPath::Subscriptions,
-            ("providers", Some((namespace, more))) if is_extension(namespace) && !more.is_empty() => {
-                ArmPath::Extension { namespace: lower(namespace), rest: more.to_vec() }
-            }
             ("providers", _) => ArmPath::Provider(rest),
             ("subscriptions", Some((subscription, rest))) => {
-                let place = extension(subscription, rest).unwrap_or_else(|| place(rest));
-                ArmPath::In { subscription: subscription.clone(), place }
+                ArmPath::In { subscription: subscription.clone(), place: place(rest) }
             }
             _ => ArmPath::Unknown,
         }
@@ -191,48 +167,6 @@ fn extension(parts: &[String]) -> Option<Extension> {
     })
 }
 
-/// The extension resource that a path (behind the subscription) is about: the last
-/// `providers/{ns}` of it that such resources have.
-fn extension(subscription: &str, parts: &[String]) -> Option<Place> {
-    let is_start = |at: &usize| {
-        parts[*at].eq_ignore_ascii_case("providers") && parts.get(at + 1).is_some_and(|ns| is_extension(ns))
-    };
-    let at = (0..parts.len()).rev().find(is_start)?;
-    let rest = parts.get(at + 2..)?.to_vec();
-    if rest.is_empty() {
-        return None;
-    }
-    let Some(scope) = scope(subscription, &parts[..at]) else { return Some(Place::Other) };
-    Some(Place::Extension { scope, namespace: lower(&parts[at + 1]), rest })
-}
-
-/// The id of a subscription, of a group in it, or of a resource in a group.
-fn scope(subscription: &str, parts: &[String]) -> Option<ResourceId> {
-    let id = format!("/subscriptions/{subscription}");
-    let word = |at: usize, word: &str| parts.get(at).is_some_and(|p| p.eq_ignore_ascii_case(word));
-    match parts.len() {
-        0 => Some(ResourceId(id)),
-        2 if word(0, "resourcegroups") => Some(ResourceId(format!("{id}/resourceGroups/{}", parts[1]))),
-        n if n >= 6 && n % 2 == 0 && word(0, "resourcegroups") && word(2, "providers") => {
-            let mut id = format!("{id}/resourceGroups/{}/providers/", parts[1]);
-            match word(3, PROVIDER) && word(4, "registries") {
-                true => id.push_str(&format!("{PROVIDER}/registries")),
-                false => id.push_str(&format!("{}/{}", parts[3], parts[4])),
-            }
-            for part in &parts[5..] {
-                id.push('/');
-                id.push_str(part);
-            }
-            Some(ResourceId(id))
-        }
-        _ => None,
-    }
-}
-
-fn is_extension(namespace: &str) -> bool {
-    EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(namespace))
-}
-
 fn place(parts: &[String]) -> Place {
     let words: Vec<String> = parts.iter().map(|p| lower(p)).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -258,7 +192,7 @@ fn place(parts: &[String]) -> Place {
     }
 }
 
-fn split(path: &str) -> Option<Vec<String>> {
+pub(super) fn split(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
     let raw: Vec<&str> = path.split('/').collect();

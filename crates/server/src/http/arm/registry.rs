@@ -1,17 +1,20 @@
 //! `…/providers/Microsoft.ContainerRegistry/registries[/{r}]`: the registry resource and
 //! the actions on it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use portolan_auth::password::AdminPassword;
+use portolan_service::activity::Event;
 use portolan_service::registries::{Credentials, NameCheck, Registry, RegistryInput};
 use portolan_service::{Ctx, Error, Kind};
 use portolan_types::{GroupName, RegistryName};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Response, json_body, list_of, no_such_method, respond};
+use super::{Response, json_body, list_of, no_such_method, operation, respond};
 use crate::App;
 
 const TYPE: &str = "Microsoft.ContainerRegistry/registries";
@@ -43,7 +46,8 @@ impl RegistryBody {
 
 /// One registry: PUT, PATCH, GET, HEAD, DELETE.
 pub(super) async fn one(
-    app: &App,
+    app: &Arc<App>,
+    base: &str,
     ctx: &Ctx,
     parts: &Parts,
     body: Body,
@@ -72,8 +76,11 @@ pub(super) async fn one(
             Ok(respond::json(StatusCode::OK, &to_wire(&registry)))
         }
         Method::DELETE => {
-            let existed = service.delete_registry(ctx, group, name).await?;
-            Ok(respond::empty(if existed { StatusCode::OK } else { StatusCode::NO_CONTENT }))
+            let told = parts.extensions.get::<Event>().cloned();
+            match service.begin_registry_deletion(ctx, group, name, told).await? {
+                Some(operation) => operation::soon(app, base, &operation).await,
+                None => Ok(respond::empty(StatusCode::NO_CONTENT)),
+            }
         }
         _ => Err(no_such_method(&parts.method)),
     }
@@ -86,27 +93,6 @@ pub(super) fn list(app: &App, ctx: &Ctx, method: &Method, group: Option<&GroupNa
     }
     let registries = app.service.list_registries(ctx, group)?;
     Ok(list_of(registries.iter().map(|r| to_wire(r)).collect()))
-}
-
-/// `GET …/resources[?$filter=…]`: how clients find the group that a registry is in.
-pub(super) fn resources(app: &App, ctx: &Ctx, parts: &Parts, group: Option<&GroupName>) -> Result<Response, Error> {
-    if parts.method != Method::GET {
-        return Err(no_such_method(&parts.method));
-    }
-    let query = respond::query(&parts.uri);
-    let filter = Filter::parse(respond::field(&query, "$filter").unwrap_or_default())?;
-    let registries = app.service.list_registries(ctx, group)?;
-    let items = registries.iter().filter(|r| filter.takes(r)).map(|r| {
-        json!({
-            "id": r.resource_id,
-            "name": r.name,
-            "type": TYPE,
-            "location": r.location,
-            "sku": {"name": r.sku.as_str(), "tier": r.sku.as_str()},
-            "tags": r.tags,
-        })
-    });
-    Ok(list_of(items.collect()))
 }
 
 /// `POST …/checkNameAvailability`
@@ -205,105 +191,4 @@ fn credentials_to_wire(credentials: &Credentials) -> Response {
         .map(|(which, password)| json!({"name": which.as_str(), "value": password.expose()}))
         .collect();
     respond::json(StatusCode::OK, &json!({"username": credentials.username, "passwords": passwords}))
-}
-
-/// `$filter` of `/resources`: comparisons with `eq`, joined by `and`.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Filter {
-    kind: Option<String>,
-    name: Option<String>,
-    group: Option<String>,
-    location: Option<String>,
-}
-
-impl Filter {
-    pub(super) fn parse(text: &str) -> Result<Filter, Error> {
-        let invalid = || {
-            Error::new(
-                Kind::Invalid,
-                "InvalidFilterInQueryString",
-                "Invalid $filter: use resourceType, name, resourceGroup or location with `eq`, joined by `and`.",
-            )
-        };
-        let mut filter = Filter::default();
-        let mut rest = text.trim();
-        while !rest.is_empty() {
-            let (field, after) = rest.split_once(' ').ok_or_else(invalid)?;
-            let after = after.trim_start();
-            let value = after.get(..3).filter(|w| w.eq_ignore_ascii_case("eq ")).and_then(|_| quoted(&after[3..]));
-            let (value, after) = value.ok_or_else(invalid)?;
-            let slot = match field.to_ascii_lowercase().as_str() {
-                "resourcetype" => &mut filter.kind,
-                "name" => &mut filter.name,
-                "resourcegroup" => &mut filter.group,
-                "location" => &mut filter.location,
-                _ => return Err(invalid()),
-            };
-            *slot = Some(value);
-            rest = after.trim();
-            if !rest.is_empty() {
-                rest = rest
-                    .get(..4)
-                    .filter(|w| w.eq_ignore_ascii_case("and "))
-                    .map(|_| rest[4..].trim_start())
-                    .ok_or_else(invalid)?;
-                if rest.is_empty() {
-                    return Err(invalid());
-                }
-            }
-        }
-        Ok(filter)
-    }
-
-    fn takes(&self, r: &Registry) -> bool {
-        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(is));
-        same(&self.kind, TYPE)
-            && same(&self.name, r.name.as_str())
-            && same(&self.group, r.group.as_str())
-            && same(&self.location, &r.location)
-    }
-}
-
-/// An OData text at the start of `text` (`'it''s'`), and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.trim_start().strip_prefix('\'')?;
-    let mut value = String::new();
-    loop {
-        let end = rest.find('\'')?;
-        value.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('\'') {
-            Some(more) => {
-                value.push('\'');
-                rest = more;
-            }
-            None => return Some((value, rest)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters() {
-        let f = Filter::parse("resourceType eq 'Microsoft.ContainerRegistry/registries' and name eq 'it''s'").unwrap();
-        assert_eq!(f.kind.as_deref(), Some(TYPE));
-        assert_eq!(f.name.as_deref(), Some("it's"));
-        assert_eq!(Filter::parse("").unwrap(), Filter::default());
-        for bad in [
-            "name",
-            "name eq",
-            "name eq x",
-            "name eq 'x",
-            "name ne 'x'",
-            "a eq 'b'",
-            "name eq 'x' or name eq 'y'",
-            "name eq 'x' and ",
-            "name eq 'x' and",
-        ] {
-            assert!(Filter::parse(bad).is_err(), "{bad}");
-        }
-    }
 }
