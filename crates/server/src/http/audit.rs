@@ -43,13 +43,24 @@ pub(crate) fn of(
 }
 
 fn is_sign_in(route: Route) -> bool {
-    matches!(route, Route::Oauth2Token | Route::Oauth2Exchange | Route::IdentityToken)
+    matches!(
+        route,
+        Route::Oauth2Token
+            | Route::Oauth2Exchange
+            | Route::IdentityToken
+            | Route::IdentitySignIn
+            | Route::IdentityCallback
+            | Route::IdentityPassword
+    )
 }
 
 fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
     let digest = || route.subject(path).1.is_some_and(|r| r.contains(':') || r.contains("%3"));
     Some(match (route, method.as_str()) {
         (Route::Oauth2Token | Route::Oauth2Exchange | Route::IdentityToken, "GET" | "POST") => "sign_in",
+        (Route::IdentitySignIn, "POST") | (Route::IdentityCallback, "GET") => "sign_in",
+        (Route::IdentityPassword, "POST") => "password.change",
+        (Route::IdentityDeviceCode, "POST") => "sign_in.start",
         (Route::V2Manifest, "PUT") => "manifest.push",
         (Route::V2Manifest, "DELETE") if digest() => "manifest.delete",
         (Route::V2Manifest | Route::AcrTag, "DELETE") => "tag.delete",
@@ -74,13 +85,16 @@ fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
         (Route::ArmRunCancel, "POST") => "run.cancel",
         (Route::ArmCacheRule, "PUT" | "PATCH") => "cache_rule.change",
         (Route::ArmCacheRule, "DELETE") => "cache_rule.delete",
+        (Route::ArmLock, "PUT") => "lock.change",
+        (Route::ArmLock, "DELETE") => "lock.delete",
+        (Route::ArmPricing, "PUT") => "security_plan.change",
         (Route::ArmScopeMap, "PUT" | "PATCH") => "scope_map.change",
         (Route::ArmScopeMap, "DELETE") => "scope_map.delete",
         (Route::ArmToken, "PUT" | "PATCH") => "token.change",
         (Route::ArmToken, "DELETE") => "token.delete",
         (Route::ArmGenerateCredentials, "POST") => "credentials.change",
         // What is not known by name is still a change when its method says so.
-        (Route::ArmRegistryOther | Route::ArmOther, "PUT" | "PATCH" | "POST" | "DELETE") => "resource.change",
+        (Route::ArmRegistryPart | Route::ArmRegistryOther | Route::ArmOther, "PUT" | "PATCH" | "POST" | "DELETE") => "resource.change",
         _ => return None,
     })
 }

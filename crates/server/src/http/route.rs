@@ -5,7 +5,7 @@
 
 use http::Method;
 
-use super::Door;
+use super::{Door, arm};
 
 macro_rules! routes {
     ($( $(#[doc = $doc:literal])* $door:ident { $( $route:ident = $text:literal ),+ $(,)? } )+) => {
@@ -66,6 +66,18 @@ routes! {
         ArmSubscription = "/subscriptions/{subscription}",
         ArmGroups = "/subscriptions/{subscription}/resourceGroups",
         ArmGroup = "/subscriptions/{subscription}/resourceGroups/{group}",
+        ArmResources = "/subscriptions/{subscription}/resources",
+        ArmGroupResources = "/subscriptions/{subscription}/resourceGroups/{group}/resources",
+        ArmLocations = "/subscriptions/{subscription}/locations",
+        ArmOperationResult = "/subscriptions/{subscription}/operationresults/{operation}",
+        ArmOperationStatus = "…/locations/{location}/operationStatuses/{operation}",
+        ArmLocks = "{scope}/providers/Microsoft.Authorization/locks",
+        ArmLock = "{scope}/providers/Microsoft.Authorization/locks/{lock}",
+        ArmActivity = "/subscriptions/{subscription}/providers/Microsoft.Insights/eventtypes/management/values",
+        ArmPricings = "/subscriptions/{subscription}/providers/Microsoft.Security/pricings",
+        ArmPricing = "/subscriptions/{subscription}/providers/Microsoft.Security/pricings/{plan}",
+        ArmAssessments = "{scope}/providers/Microsoft.Security/assessments",
+        ArmAssessment = "{scope}/providers/Microsoft.Security/assessments/{assessment}",
         ArmRegistries = "…/registries",
         ArmRegistry = "…/registries/{registry}",
         ArmListCredentials = "…/registries/{registry}/listCredentials",
@@ -84,6 +96,13 @@ routes! {
         ArmTokens = "…/registries/{registry}/tokens",
         ArmToken = "…/registries/{registry}/tokens/{token}",
         ArmGenerateCredentials = "…/registries/{registry}/generateCredentials",
+        ArmRegistryParts = "…/registries/{registry}/{kind}",
+        ArmRegistryPart = "…/registries/{registry}/{kind}/{name}",
+        ArmIdentities = "…/userAssignedIdentities",
+        ArmIdentity = "…/userAssignedIdentities/{identity}",
+        ArmIdentitySecret = "…/userAssignedIdentities/{identity}/generateEndpointSecret",
+        ArmIdentityFederated = "…/userAssignedIdentities/{identity}/federatedIdentityCredentials",
+        ArmIdentityFederatedOne = "…/userAssignedIdentities/{identity}/federatedIdentityCredentials/{name}",
         ArmRegistryOther = "…/registries/{registry}/…",
         ArmOther = "/subscriptions/…",
     }
@@ -92,7 +111,39 @@ routes! {
         IdentityDiscovery = "/{tenant}/v2.0/.well-known/openid-configuration",
         IdentityKeys = "/{tenant}/discovery/v2.0/keys",
         IdentityEndpoints = "/metadata/endpoints",
+        IdentityDeviceCode = "/{tenant}/oauth2/v2.0/devicecode",
+        IdentityDevicePage = "/devicelogin",
+        IdentityUserRealm = "/common/userrealm/{user}",
+        IdentityAuthorize = "/{tenant}/oauth2/v2.0/authorize",
+        IdentitySignIn = "/{tenant}/oauth2/v2.0/sign-in",
+        IdentityPassword = "/{tenant}/oauth2/v2.0/password",
+        IdentityLogout = "/{tenant}/oauth2/v2.0/logout",
+        IdentityProvider = "/{tenant}/oauth2/v2.0/provider",
+        IdentityCallback = "/{tenant}/oauth2/v2.0/callback",
+        IdentityManaged = "/msi/token",
+        IdentityMachine = "/metadata/identity/oauth2/token",
         IdentityOther = "/{tenant}/…",
+    }
+    Graph {
+        GraphUsers = "/v1.0/users",
+        GraphUser = "/v1.0/users/{user}",
+        GraphUserOther = "/v1.0/users/{user}/…",
+        GraphMe = "/v1.0/me",
+        GraphApplications = "/v1.0/applications",
+        GraphApplication = "/v1.0/applications/{application}",
+        GraphApplicationAddPassword = "/v1.0/applications/{application}/addPassword",
+        GraphApplicationRemovePassword = "/v1.0/applications/{application}/removePassword",
+        GraphFederated = "/v1.0/applications/{application}/federatedIdentityCredentials",
+        GraphFederatedOne = "/v1.0/applications/{application}/federatedIdentityCredentials/{name}",
+        GraphApplicationOther = "/v1.0/applications/{application}/…",
+        GraphPrincipals = "/v1.0/servicePrincipals",
+        GraphPrincipal = "/v1.0/servicePrincipals/{principal}",
+        GraphPrincipalAddPassword = "/v1.0/servicePrincipals/{principal}/addPassword",
+        GraphPrincipalRemovePassword = "/v1.0/servicePrincipals/{principal}/removePassword",
+        GraphPrincipalOther = "/v1.0/servicePrincipals/{principal}/…",
+        GraphObjectsByIds = "/v1.0/directoryObjects/getByIds",
+        GraphObject = "/v1.0/directoryObjects/{object}",
+        GraphOther = "/v1.0/…",
     }
     Ops {
         Healthz = "/healthz",
@@ -117,8 +168,9 @@ impl Route {
                 _ => Route::Oauth2Other,
             },
             Door::Blob => Route::SignedBlob,
-            Door::Arm => arm(path),
+            Door::Arm => control_plane(path),
             Door::Identity => identity(path),
+            Door::Graph => graph(path),
             Door::Ops => match path {
                 "/healthz" => Route::Healthz,
                 "/readyz" => Route::Readyz,
@@ -197,9 +249,9 @@ fn acr(path: &str) -> Route {
 }
 
 /// Parts of a control-plane path that are looked at.
-const ARM_PARTS_MAX: usize = 12;
+const ARM_PARTS_MAX: usize = 16;
 
-fn arm(path: &str) -> Route {
+fn control_plane(path: &str) -> Route {
     let mut parts = [""; ARM_PARTS_MAX];
     let mut len = 0;
     for part in path.split('/').filter(|part| !part.is_empty()).take(ARM_PARTS_MAX) {
@@ -220,7 +272,27 @@ fn arm(path: &str) -> Route {
         2 => return Route::ArmSubscription,
         3 if is(2, "resourceGroups") => return Route::ArmGroups,
         4 if is(2, "resourceGroups") => return Route::ArmGroup,
+        3 if is(2, "resources") => return Route::ArmResources,
+        3 if is(2, "locations") => return Route::ArmLocations,
+        4 if is(2, "operationresults") => return Route::ArmOperationResult,
+        5 if is(2, "resourceGroups") && is(4, "resources") => return Route::ArmGroupResources,
+        8 if is(4, "locations") && is(6, "operationStatuses") => return Route::ArmOperationStatus,
+        8 if is(4, "locations") && is(6, "operationResults") => return Route::ArmOperationResult,
         _ => {}
+    }
+    if let Some(route) = arm_extension(parts) {
+        return route;
+    }
+    if is(registries, "userAssignedIdentities") {
+        let federated = is(registries + 2, "federatedIdentityCredentials");
+        return match parts.len() - registries {
+            1 => Route::ArmIdentities,
+            2 => Route::ArmIdentity,
+            3 if federated => Route::ArmIdentityFederated,
+            4 if federated => Route::ArmIdentityFederatedOne,
+            3 if is(registries + 2, "generateEndpointSecret") => Route::ArmIdentitySecret,
+            _ => Route::ArmOther,
+        };
     }
     if !is(registries, "registries") {
         return Route::ArmOther;
@@ -246,7 +318,30 @@ fn arm(path: &str) -> Route {
         3 if is(inside, "tokens") => Route::ArmTokens,
         4 if is(inside, "tokens") => Route::ArmToken,
         3 if is(inside, "generateCredentials") => Route::ArmGenerateCredentials,
+        3 if arm::is_absent(parts[inside]) => Route::ArmRegistryParts,
+        4 if arm::is_absent(parts[inside]) => Route::ArmRegistryPart,
         _ => Route::ArmRegistryOther,
+    }
+}
+
+/// What is on any resource, behind the last `providers`.
+fn arm_extension(parts: &[&str]) -> Option<Route> {
+    let at = parts.iter().rposition(|part| part.eq_ignore_ascii_case("providers"))?;
+    let kinds = [
+        ("Microsoft.Authorization", "locks", Route::ArmLocks, Some(Route::ArmLock)),
+        ("Microsoft.Insights", "eventtypes", Route::ArmActivity, None),
+        ("Microsoft.Security", "pricings", Route::ArmPricings, Some(Route::ArmPricing)),
+        ("Microsoft.Security", "assessments", Route::ArmAssessments, Some(Route::ArmAssessment)),
+    ];
+    let [_, namespace, kind, rest @ ..] = &parts[at..] else { return None };
+    let is = |(ns, word, ..): &&(&str, &str, Route, Option<Route>)| {
+        ns.eq_ignore_ascii_case(namespace) && word.eq_ignore_ascii_case(kind)
+    };
+    let (_, _, all, one) = kinds.iter().find(is)?;
+    match (rest.len(), one) {
+        (0, Some(_)) | (2, None) => Some(*all),
+        (1, Some(one)) => Some(*one),
+        _ => None,
     }
 }
 
@@ -254,14 +349,84 @@ fn identity(path: &str) -> Route {
     let path = path.trim_end_matches('/');
     if path.eq_ignore_ascii_case("/metadata/endpoints") {
         Route::IdentityEndpoints
+    } else if path.eq_ignore_ascii_case("/msi/token") {
+        Route::IdentityManaged
+    } else if path.eq_ignore_ascii_case("/metadata/identity/oauth2/token") {
+        Route::IdentityMachine
     } else if path.ends_with("/token") {
         Route::IdentityToken
     } else if path.ends_with("/openid-configuration") {
         Route::IdentityDiscovery
     } else if path.ends_with("/keys") {
         Route::IdentityKeys
+    } else if path.eq_ignore_ascii_case("/devicelogin") {
+        Route::IdentityDevicePage
+    } else if path.get(..18).is_some_and(|head| head.eq_ignore_ascii_case("/common/userrealm/")) {
+        Route::IdentityUserRealm
     } else {
-        Route::IdentityOther
+        identity_page(path.rsplit_once('/').map_or("", |(_, last)| last))
+    }
+}
+
+/// What is under `/{tenant}/oauth2/`, by its last word.
+fn identity_page(last: &str) -> Route {
+    let pages = [
+        ("devicecode", Route::IdentityDeviceCode),
+        ("authorize", Route::IdentityAuthorize),
+        ("sign-in", Route::IdentitySignIn),
+        ("password", Route::IdentityPassword),
+        ("logout", Route::IdentityLogout),
+        ("provider", Route::IdentityProvider),
+        ("callback", Route::IdentityCallback),
+    ];
+    pages.iter().find(|(word, _)| last.eq_ignore_ascii_case(word)).map_or(Route::IdentityOther, |(_, route)| *route)
+}
+
+/// A key may be a part of its own or stand in brackets: `users('a@b.c')`.
+fn graph(path: &str) -> Route {
+    let mut parts = path.trim_matches('/').split('/').skip(1);
+    let first = parts.next().unwrap_or_default();
+    let (kind, bracket) = match first.split_once('(') {
+        Some((kind, _)) => (kind, true),
+        None => (first, false),
+    };
+    let key = if bracket { Some("") } else { parts.next() };
+    let (inside, more, end) = (parts.next(), parts.next(), parts.next().is_none());
+    let is = |word: &str| kind.eq_ignore_ascii_case(word);
+    let inside_is = |word: &str| inside.is_some_and(|part| part.eq_ignore_ascii_case(word)) && more.is_none();
+    let of = |all: Route, one: Route, other: Route| match (key, inside) {
+        (None, _) => all,
+        (Some(_), None) => one,
+        _ => other,
+    };
+    if is("users") {
+        of(Route::GraphUsers, Route::GraphUser, Route::GraphUserOther)
+    } else if is("me") && key.is_none() {
+        Route::GraphMe
+    } else if is("applications") {
+        match () {
+            () if inside_is("addPassword") => Route::GraphApplicationAddPassword,
+            () if inside_is("removePassword") => Route::GraphApplicationRemovePassword,
+            () if inside_is("federatedIdentityCredentials") => Route::GraphFederated,
+            () if inside.is_some_and(|part| part.eq_ignore_ascii_case("federatedIdentityCredentials")) && end => {
+                Route::GraphFederatedOne
+            }
+            () => of(Route::GraphApplications, Route::GraphApplication, Route::GraphApplicationOther),
+        }
+    } else if is("servicePrincipals") {
+        match () {
+            () if inside_is("addPassword") => Route::GraphPrincipalAddPassword,
+            () if inside_is("removePassword") => Route::GraphPrincipalRemovePassword,
+            () => of(Route::GraphPrincipals, Route::GraphPrincipal, Route::GraphPrincipalOther),
+        }
+    } else if is("directoryObjects") && inside.is_none() {
+        match key {
+            Some(word) if word.eq_ignore_ascii_case("getByIds") => Route::GraphObjectsByIds,
+            Some(_) => Route::GraphObject,
+            None => Route::GraphOther,
+        }
+    } else {
+        Route::GraphOther
     }
 }
 
@@ -319,8 +484,43 @@ mod tests {
             ("/subscriptions/s/resourceGroups/g/providers/P/registries/r/listcredentials", Route::ArmListCredentials),
             ("/subscriptions/s/resourceGroups/g/providers/P/registries/r/runs/cb1/cancel", Route::ArmRunCancel),
             ("/subscriptions/s/resourceGroups/g/providers/P/registries/r/x/y/z/u/v/w", Route::ArmRegistryOther),
+            ("/subscriptions/s/resourceGroups/g/providers/P/registries/r/Webhooks", Route::ArmRegistryParts),
+            ("/subscriptions/s/resourceGroups/g/providers/P/registries/r/webhooks/w", Route::ArmRegistryPart),
+            ("/subscriptions/s/resources", Route::ArmResources),
+            ("/subscriptions/s/resourceGroups/g/resources", Route::ArmGroupResources),
+            ("/subscriptions/s/locations", Route::ArmLocations),
+            ("/subscriptions/s/operationresults/1", Route::ArmOperationResult),
+            ("/subscriptions/s/providers/P/locations/l/operationStatuses/1", Route::ArmOperationStatus),
+            ("/subscriptions/s/providers/microsoft.authorization/LOCKS", Route::ArmLocks),
+            ("/subscriptions/s/resourceGroups/g/providers/Microsoft.Authorization/locks/l", Route::ArmLock),
+            (
+                "/subscriptions/s/resourceGroups/g/providers/P//registries/r/providers/Microsoft.Authorization/locks/l",
+                Route::ArmLock,
+            ),
+            ("/subscriptions/s/providers/Microsoft.Insights/eventtypes/management/values", Route::ArmActivity),
+            ("/subscriptions/s/providers/Microsoft.Security/pricings/Containers", Route::ArmPricing),
+            ("/subscriptions/s/providers/Microsoft.Security/assessments", Route::ArmAssessments),
             ("/common/oauth2/v2.0/token", Route::IdentityToken),
             ("/metadata/endpoints", Route::IdentityEndpoints),
+            ("/metadata/identity/oauth2/token", Route::IdentityMachine),
+            ("/msi/token", Route::IdentityManaged),
+            ("/v1.0/users", Route::GraphUsers),
+            ("/v1.0/users/a@b.c", Route::GraphUser),
+            ("/v1.0/users('$a')", Route::GraphUser),
+            ("/v1.0/users/a/revokeSignInSessions", Route::GraphUserOther),
+            ("/v1.0/applications(appId='x')/addPassword", Route::GraphApplicationAddPassword),
+            ("/v1.0/applications/x/federatedIdentityCredentials/y", Route::GraphFederatedOne),
+            ("/v1.0/servicePrincipals/x/y/z", Route::GraphPrincipalOther),
+            ("/v1.0/directoryObjects/getByIds", Route::GraphObjectsByIds),
+            ("/v1.0/me", Route::GraphMe),
+            ("/v1.0/me/ownedObjects", Route::GraphOther),
+            ("/v1.0", Route::GraphOther),
+            ("/subscriptions/s/resourceGroups/g/providers/P/userassignedidentities/i", Route::ArmIdentity),
+            ("/devicelogin", Route::IdentityDevicePage),
+            ("/common/UserRealm/alice@example.com", Route::IdentityUserRealm),
+            ("/common/oauth2/v2.0/devicecode", Route::IdentityDeviceCode),
+            ("/common/oauth2/v2.0/Sign-In", Route::IdentitySignIn),
+            ("/common/oauth2/v2.0/sign-in/x", Route::IdentityOther),
             ("/healthz", Route::Healthz),
             ("/metrics", Route::MetricsPage),
             ("/no/such", Route::Other),

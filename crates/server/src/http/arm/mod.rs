@@ -219,6 +219,11 @@ async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
     })
 }
 
+/// Whether `word` is a type of a registry's parts of which there are none here.
+pub(super) fn is_absent(word: &str) -> bool {
+    absent::is(word)
+}
+
 /// Read bytes as each of the bodies that ARM requests have; how many they could be.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn bodies(bytes: &[u8]) -> usize {
