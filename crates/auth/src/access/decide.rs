@@ -91,21 +91,22 @@ fn by_roles(assignments: &[Assignment], wanted: ActionSet, resource: &Resource<'
     let granted = assignments
         .iter()
         .filter(|a| within(resource.scope, &a.scope))
-        .fold(ActionSet::NONE, |sum, a| sum.with(unconditionally(a, needed.without(sum), resource.repository)));
+        .fold(ActionSet::NONE, |sum, a| sum.with(given(a, needed.without(sum), resource.repository)));
     let may = |action: &Action| !granted.and(rights(*action)).is_empty();
     wanted.iter().filter(may).fold(ActionSet::NONE, |sum, action| sum.with(ActionSet::of(&[action])))
 }
 
 /// Those of the `needed` rights that an assignment gives, its condition asked for each.
-fn unconditionally(assignment: &Assignment, needed: ActionSet, repository: Option<&RepoName>) -> ActionSet {
+fn given(assignment: &Assignment, needed: ActionSet, repository: Option<&RepoName>) -> ActionSet {
     let given = assignment.actions.and(needed);
-    match &assignment.condition {
-        None => given,
-        Some(condition) => given
-            .iter()
-            .filter(|action| condition.holds(*action, repository))
-            .fold(ActionSet::NONE, |sum, action| sum.with(ActionSet::of(&[action]))),
-    }
+    let Some(condition) = &assignment.condition else { return given };
+    // What is about the whole registry has no repository's name: neither the catalog nor, in
+    // the legacy mode, content, which operations of the control plane open there.
+    let name = |action: Action| repository.filter(|_| action.is_data() && action != Action::CatalogList);
+    given
+        .iter()
+        .filter(|action| condition.holds(*action, name(*action)))
+        .fold(ActionSet::NONE, |sum, action| sum.with(ActionSet::of(&[action])))
 }
 
 fn by_scope_map(map: Option<&ScopeMap>, repository: Option<&RepoName>) -> ActionSet {
