@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 pub use table::{ALL, Settings};
 pub use values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, SecretText, Value,
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, ProxyHeader,
+    SecretText, TierChanges, Value,
 };
 
 /// The flags of `portolan serve`.

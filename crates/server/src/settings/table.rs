@@ -4,11 +4,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, SecretText,
-    Value,
-};
 use portolan_types::IpNet;
+
+use super::values::{
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, ProxyHeader,
+    SecretText, TierChanges, Value,
+};
 
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};

@@ -20,6 +20,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod otel;
+mod people;
 mod process;
 mod rates;
 mod repo_tokens;
