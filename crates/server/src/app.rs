@@ -12,6 +12,7 @@ use crate::http::identity::provider::OwnProvider;
 use crate::http::memory::Memory;
 use crate::http::ops::Metrics;
 use crate::http::rate::Rates;
+use crate::issuers::Issuers;
 use crate::settings::Settings;
 use crate::sink::Sink;
 
@@ -38,6 +39,8 @@ pub struct App {
     pub rates: Rates,
     /// The organisation's own OpenID provider, if people sign in there.
     pub provider: Option<OwnProvider>,
+    /// The keys of other issuers whose tokens are believed.
+    pub issuers: Issuers,
     /// Memory for request bodies that are read whole.
     pub memory: Memory,
     /// The access log.

@@ -18,6 +18,9 @@ use crate::tls::{REFRESH_EVERY, Tls};
 /// How soon after the start each piece of work runs for the first time.
 const FIRST_MILLIS: u64 = 50;
 
+/// How often the age of the signing key is looked at.
+const KEYS_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Start every timer. They end when the server drains; the set is for waiting for that.
 pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
     let mut timers = JoinSet::new();
@@ -37,6 +40,14 @@ pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
     let keeping_up = app.clone();
     timers.spawn(async move {
         keeping_up.service.keep_up(|text| keeping_up.tasks.heard(text)).await;
+    });
+    every(&mut timers, app, "renew the signing key", KEYS_EVERY, |app| async move {
+        let days = u64::from(app.settings.signing_key_days_max);
+        let age_max = (days > 0).then(|| Duration::from_secs(days * 86_400));
+        if app.service.rotate_old_signing_key(age_max, Timestamp::now()).await? {
+            tracing::info!("another signing key is in use");
+        }
+        Ok(())
     });
     let gc_period = app.settings.gc_interval_secs.secs();
     every(&mut timers, app, "collect garbage", gc_period, |app| async move { collect(&app).await });

@@ -17,6 +17,7 @@ pub mod drain;
 mod files;
 pub mod http;
 mod listen;
+mod issuers;
 pub mod maintenance;
 pub mod otel;
 mod pace;

@@ -31,6 +31,7 @@ use crate::drain::{Drain, Phase};
 use crate::http::memory::Memory;
 use crate::http::ops::Metrics;
 use crate::http::rate::Rates;
+use crate::issuers::Issuers;
 use crate::listen::{self, Listener, Peers};
 use crate::seal::RunSeal;
 use crate::settings::Settings;
@@ -155,6 +156,7 @@ impl Server {
         let app = Arc::new(App {
             rates: Rates::new(&settings),
             provider: crate::sign_in::client(&settings)?,
+            issuers: Issuers::new(settings.federation_ca_file.as_deref())?,
             memory: Memory::new(settings.body_memory_bytes_max.0),
             service,
             tasks,

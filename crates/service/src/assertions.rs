@@ -51,7 +51,8 @@ impl Service {
             return Ok(Assertion::Certificate);
         }
         let snapshot = self.snapshot.load();
-        let trusted = client(&snapshot, client_id).is_some_and(|state| state.federated.iter().any(|f| f.issuer == issuer));
+        let trusted =
+            client(&snapshot, client_id).is_some_and(|state| state.federated.iter().any(|f| f.issuer == issuer));
         if !trusted {
             return Err(refused(format!(
                 "AADSTS700211: No matching federated identity record found for presented assertion issuer '{}'.",
@@ -74,11 +75,12 @@ impl Service {
         now: Timestamp,
     ) -> Result<Issued> {
         let snapshot = self.snapshot.load();
-        let state = client(&snapshot, client_id)
-            .ok_or_else(|| refused("AADSTS700027: The certificate used to sign the client assertion is not registered."))?;
+        let state = client(&snapshot, client_id).ok_or_else(|| {
+            refused("AADSTS700027: The certificate used to sign the client assertion is not registered.")
+        })?;
         let good = state.certificates.iter().filter(|c| c.is_good(now)).map(|c| c.der.as_slice());
-        certificate::verify_assertion(assertion.expose(), good, client_id, |a| self.is_token_audience(a), now).map_err(
-            |e| {
+        certificate::verify_assertion(assertion.expose(), good, client_id, |a| self.is_token_audience(a), now)
+            .map_err(|e| {
                 refused(match e {
                     TokenError::Expired => {
                         "AADSTS700024: Client assertion is not within its valid time range, or its certificate is not."
@@ -92,8 +94,7 @@ impl Service {
                          registered on application, or the signature is wrong."
                     }
                 })
-            },
-        )?;
+            })?;
         self.application_token(base, state.object_id, state.app_id, resource, now)
     }
 
@@ -111,16 +112,20 @@ impl Service {
         now: Timestamp,
     ) -> Result<Issued> {
         let snapshot = self.snapshot.load();
-        let state = client(&snapshot, client_id).ok_or_else(|| refused("AADSTS700016: The application was not found."))?;
+        let state =
+            client(&snapshot, client_id).ok_or_else(|| refused("AADSTS700016: The application was not found."))?;
         let claims = keys.verify(assertion.expose(), issuer, |_| true, now).map_err(|e| {
             refused(match e {
                 TokenError::Expired | TokenError::NotYetValid => {
                     "AADSTS700024: Client assertion is not within its valid time range."
                 }
-                _ => "AADSTS5000611: The signature of the presented assertion cannot be verified with its issuer's keys.",
+                _ => {
+                    "AADSTS5000611: The signature of the presented assertion cannot be verified with its issuer's keys."
+                }
             })
         })?;
-        let mut same = state.federated.iter().filter(|f| f.issuer == claims.issuer && f.subject == claims.subject).peekable();
+        let mut same =
+            state.federated.iter().filter(|f| f.issuer == claims.issuer && f.subject == claims.subject).peekable();
         if same.peek().is_none() {
             return Err(refused(format!(
                 "AADSTS700213: No matching federated identity record found for presented assertion subject '{}'. Check \

@@ -21,6 +21,8 @@ use crate::{Error, Kind, Result};
 pub const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
 /// Audiences under which clients that know only Azure's public names ask for ARM.
 const ARM_AUDIENCES: [&str; 2] = ["https://management.azure.com", "https://management.core.windows.net"];
+/// The same for Graph: its address, and its application id.
+const GRAPH_AUDIENCES: [&str; 2] = ["https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000"];
 
 /// What the first start makes: the values that `bootstrap.json` hands to the owner.
 ///
@@ -152,11 +154,22 @@ impl Service {
     /// Whether a directory token for `audience` is meant for the control plane here.
     pub fn is_control_audience(&self, audience: &str) -> bool {
         let audience = audience.trim_end_matches('/');
-        ARM_AUDIENCES.iter().any(|a| a.eq_ignore_ascii_case(audience))
-            || ["https://", "http://"]
-                .iter()
-                .filter_map(|scheme| audience.strip_prefix(scheme))
-                .any(|host| !host.contains('/') && self.is_own_host(host))
+        ARM_AUDIENCES.iter().any(|a| a.eq_ignore_ascii_case(audience)) || self.is_own_audience(audience)
+    }
+
+    /// Whether a directory token for `audience` is meant for Graph here: for this server, or
+    /// under Azure's public name.
+    pub fn is_graph_audience(&self, audience: &str) -> bool {
+        let audience = audience.trim_end_matches('/');
+        GRAPH_AUDIENCES.iter().any(|a| a.eq_ignore_ascii_case(audience)) || self.is_own_audience(audience)
+    }
+
+    /// Whether an audience is this server's own address.
+    fn is_own_audience(&self, audience: &str) -> bool {
+        ["https://", "http://"]
+            .iter()
+            .filter_map(|scheme| audience.strip_prefix(scheme))
+            .any(|host| !host.contains('/') && self.is_own_host(host))
     }
 
     /// Whether a directory token for `audience` is meant for registry sign-in.
@@ -166,9 +179,18 @@ impl Service {
 
     /// The caller of the control plane, by a directory token.
     pub fn control_plane_bearer(&self, token: &str, now: Timestamp) -> Result<Principal> {
+        self.directory_bearer(token, |a| self.is_control_audience(a), now)
+    }
+
+    /// The caller of Graph, by a directory token.
+    pub fn graph_bearer(&self, token: &str, now: Timestamp) -> Result<Principal> {
+        self.directory_bearer(token, |a| self.is_graph_audience(a), now)
+    }
+
+    fn directory_bearer(&self, token: &str, accepts: impl FnOnce(&str) -> bool, now: Timestamp) -> Result<Principal> {
         let refused = |code, message: &str| Error::new(Kind::Unauthenticated, code, message);
         let token =
-            self.authority.verify_directory(token, |a| self.is_control_audience(a), now).map_err(|e| match e {
+            self.authority.verify_directory(token, accepts, now).map_err(|e| match e {
                 TokenError::Expired => refused(
                     "ExpiredAuthenticationToken",
                     "The access token expiry UTC time is earlier than current UTC time.",

@@ -2,6 +2,7 @@
 //! without logging anyone out.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use portolan_auth::master::KeyError;
 use portolan_auth::{Authority, SigningKey};
@@ -11,7 +12,11 @@ use portolan_types::Timestamp;
 
 use crate::peers::KEY_SETTLE;
 use crate::service::Service;
-use crate::{Error, Kind, Result};
+use crate::{Ctx, Error, Kind, Result};
+
+/// How far apart the clocks of servers may be: a key is kept so much longer than the tokens it
+/// signed.
+const CLOCKS_APART: Duration = Duration::from_secs(300);
 
 impl Service {
     /// Open the stored keys and give them to the authority; make the first when there is none.
@@ -56,19 +61,71 @@ impl Service {
     /// no living token can have been signed with are ended.
     pub async fn rotate_signing_key(&self, now: Timestamp) -> Result<()> {
         let (kid, sealed) = self.new_signing_key().await?;
-        let lifetimes = [
-            self.config.directory_token_lifetime,
-            self.config.refresh_token_lifetime,
-            self.config.access_token_lifetime,
-        ];
-        let longest = lifetimes.into_iter().max().unwrap_or_default();
-        let before = Timestamp(now.0.saturating_sub(i64::try_from(longest.as_micros()).unwrap_or(i64::MAX)));
+        let before = self.outlived(now);
         self.alter(move |tx| {
             meta::key::delete_inactive(tx, before)?;
             Ok(meta::key::insert(tx, &kid, &sealed, now)?)
         })
         .await?;
         self.load_signing_keys().await
+    }
+
+    /// Sign with a new key from now on, for whoever asks. `end_others`: the old keys end too,
+    /// and every token they signed with them.
+    ///
+    /// Errors: for a caller who may not write to the directory.
+    pub async fn renew_signing_key(&self, ctx: &Ctx, end_others: bool) -> Result<()> {
+        self.may_write_directory(ctx)?;
+        self.rotate_signing_key(ctx.now).await?;
+        if end_others {
+            self.alter(|tx| Ok(meta::key::delete_inactive(tx, Timestamp(i64::MAX))?)).await?;
+            self.load_signing_keys().await?;
+        }
+        tracing::warn!(end_others, "another signing key was asked for");
+        Ok(())
+    }
+
+    /// Sign with a new key when the one in use is older than `age_max`, and end the old ones
+    /// that no living token can have been signed with. Whether there is a new one. Several
+    /// servers may ask at once: one of them makes it.
+    pub async fn rotate_old_signing_key(&self, age_max: Option<Duration>, now: Timestamp) -> Result<bool> {
+        let keys = self.meta.read(|tx| meta::key::list(tx)).await?;
+        let before = self.outlived(now);
+        if keys.iter().any(|key| key.inactive_since.is_some_and(|since| since < before)) {
+            self.alter(move |tx| Ok(meta::key::delete_inactive(tx, before)?)).await?;
+            self.load_signing_keys().await?;
+        }
+        let old = move |keys: &[KeyRow]| {
+            keys.first().zip(age_max).is_some_and(|(key, age_max)| now.since(key.created) >= age_max)
+        };
+        if !old(&keys) {
+            return Ok(false);
+        }
+        let (kid, sealed) = self.new_signing_key().await?;
+        let made = self
+            .alter(move |tx| {
+                // Another server may have been first.
+                let still = meta::key::list(tx)?;
+                if !old(&still) {
+                    return Ok(false);
+                }
+                meta::key::insert(tx, &kid, &sealed, now)?;
+                Ok(true)
+            })
+            .await?;
+        self.load_signing_keys().await?;
+        Ok(made)
+    }
+
+    /// A key that has not signed since then signed nothing that is alive.
+    fn outlived(&self, now: Timestamp) -> Timestamp {
+        let lifetimes = [
+            self.config.directory_token_lifetime,
+            self.config.refresh_token_lifetime,
+            self.config.access_token_lifetime,
+        ];
+        let longest = lifetimes.into_iter().max().unwrap_or_default() + CLOCKS_APART;
+        Timestamp(now.0.saturating_sub(i64::try_from(longest.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// A new key's id and its sealed form.

@@ -51,6 +51,7 @@ pub mod tiers;
 mod token_state;
 pub mod tokens;
 pub mod uploads;
+pub mod usages;
 
 pub use cache::{CacheFigures, StoredManifest};
 pub use ctx::{Ctx, Reach};

@@ -48,6 +48,8 @@ fn is_sign_in(route: Route) -> bool {
         Route::Oauth2Token
             | Route::Oauth2Exchange
             | Route::IdentityToken
+            | Route::IdentityManaged
+            | Route::IdentityMachine
             | Route::IdentitySignIn
             | Route::IdentityCallback
             | Route::IdentityPassword
@@ -57,7 +59,14 @@ fn is_sign_in(route: Route) -> bool {
 fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
     let digest = || route.subject(path).1.is_some_and(|r| r.contains(':') || r.contains("%3"));
     Some(match (route, method.as_str()) {
-        (Route::Oauth2Token | Route::Oauth2Exchange | Route::IdentityToken, "GET" | "POST") => "sign_in",
+        (
+            Route::Oauth2Token
+            | Route::Oauth2Exchange
+            | Route::IdentityToken
+            | Route::IdentityManaged
+            | Route::IdentityMachine,
+            "GET" | "POST",
+        ) => "sign_in",
         (Route::IdentitySignIn, "POST") | (Route::IdentityCallback, "GET") => "sign_in",
         (Route::IdentityPassword, "POST") => "password.change",
         (Route::IdentityDeviceCode, "POST") => "sign_in.start",
@@ -93,6 +102,30 @@ fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
         (Route::ArmToken, "PUT" | "PATCH") => "token.change",
         (Route::ArmToken, "DELETE") => "token.delete",
         (Route::ArmGenerateCredentials, "POST") => "credentials.change",
+        (Route::ArmIdentity, "PUT" | "PATCH") => "identity.change",
+        (Route::ArmIdentity, "DELETE") => "identity.delete",
+        (Route::ArmIdentitySecret, "POST") => "credentials.change",
+        (Route::ArmIdentityFederatedOne, "PUT" | "DELETE") => "credentials.change",
+        (Route::IdentityKeys, "POST") => "signing_key.change",
+        (Route::GraphUsers, "POST") | (Route::GraphUser, "PATCH") => "user.change",
+        (Route::GraphUser, "DELETE") => "user.delete",
+        (Route::GraphUserOther, "POST") => "user.change",
+        (Route::GraphApplications, "POST") | (Route::GraphApplication, "PATCH") => "application.change",
+        (Route::GraphApplication, "DELETE") => "application.delete",
+        (Route::GraphPrincipals, "POST") | (Route::GraphPrincipal, "PATCH") => "service_principal.change",
+        (Route::GraphPrincipal, "DELETE") => "service_principal.delete",
+        (
+            Route::GraphApplicationAddPassword
+            | Route::GraphApplicationRemovePassword
+            | Route::GraphPrincipalAddPassword
+            | Route::GraphPrincipalRemovePassword
+            | Route::GraphFederated
+            | Route::GraphFederatedOne,
+            "POST" | "PATCH" | "DELETE",
+        ) => "credentials.change",
+        (Route::GraphOther | Route::GraphApplicationOther | Route::GraphPrincipalOther, "PUT" | "PATCH" | "DELETE") => {
+            "resource.change"
+        }
         // What is not known by name is still a change when its method says so.
         (Route::ArmRegistryPart | Route::ArmRegistryOther | Route::ArmOther, "PUT" | "PATCH" | "POST" | "DELETE") => "resource.change",
         _ => return None,

@@ -153,6 +153,28 @@ pub fn control_plane(app: &App, parts: &Parts) -> Result<Ctx, Error> {
     Ok(ctx(parts, principal, Reach::Principal, now))
 }
 
+/// The caller of Graph: a directory token for it.
+///
+/// Errors: `Unauthenticated`. Without a header the caller is nobody.
+pub fn graph(app: &App, parts: &Parts) -> Result<Ctx, Error> {
+    let now = Timestamp::now();
+    let principal = match credentials(parts) {
+        Some(Credentials::None) => Principal::Anonymous,
+        Some(Credentials::Bearer(token)) => app.service.graph_bearer(token.expose(), now)?,
+        Some(Credentials::Basic { .. }) | None => {
+            return Err(Error::new(
+                Kind::Unauthenticated,
+                "InvalidAuthenticationToken",
+                "The Authorization header is in an invalid format.",
+            ));
+        }
+    };
+    app.rates
+        .request(reads(&parts.method), &principal, peer(parts))
+        .map_err(|e| Error { code: "TooManyRequests", ..e })?;
+    Ok(ctx(parts, principal, Reach::Principal, now))
+}
+
 /// `https://host[:port]` for URLs in answers: the host that the client used when it is one
 /// of ours, else the configured one.
 pub fn base_url(app: &App, parts: &Parts) -> String {

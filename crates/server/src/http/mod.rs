@@ -19,6 +19,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod garbage;
+pub mod graph;
 pub mod host;
 pub mod identity;
 mod intake;
@@ -113,6 +114,8 @@ pub enum Door {
     Arm,
     /// `/{tenant}/oauth2/…`, `/metadata/…`, `/msi/…`, …: identity.
     Identity,
+    /// `/v1.0/…`: Microsoft Graph.
+    Graph,
     /// `/healthz`, `/readyz`, `/metrics`.
     Ops,
     /// A path nothing serves.
@@ -121,8 +124,17 @@ pub enum Door {
 
 impl Door {
     /// Every door, in the order of the counters.
-    pub const ALL: [Door; 8] =
-        [Door::V2, Door::Acr, Door::Oauth2, Door::Blob, Door::Arm, Door::Identity, Door::Ops, Door::Unknown];
+    pub const ALL: [Door; 9] = [
+        Door::V2,
+        Door::Acr,
+        Door::Oauth2,
+        Door::Blob,
+        Door::Arm,
+        Door::Identity,
+        Door::Graph,
+        Door::Ops,
+        Door::Unknown,
+    ];
 
     /// The door a path leads to. No allocation: this is on every request's way.
     pub fn of(path: &str) -> Door {
@@ -136,6 +148,7 @@ impl Door {
             "acr" => Door::Acr,
             "oauth2" => Door::Oauth2,
             "blob" => Door::Blob,
+            "v1.0" => Door::Graph,
             "healthz" | "readyz" | "metrics" if more.is_empty() => Door::Ops,
             "" => Door::Unknown,
             _ if ["subscriptions", "tenants", "providers"].iter().any(|a| first.eq_ignore_ascii_case(a)) => Door::Arm,
@@ -157,6 +170,7 @@ impl Door {
             Door::Blob => "blob",
             Door::Arm => "arm",
             Door::Identity => "identity",
+            Door::Graph => "graph",
             Door::Ops => "ops",
             Door::Unknown => "unknown",
         }
@@ -181,6 +195,7 @@ pub async fn dispatch(app: Arc<App>, req: Request) -> Response {
         Door::Oauth2 => oauth2::handle(&app, req).await,
         Door::Identity => identity::handle(&app, req).await,
         Door::Arm => arm::handle(&app, req).await,
+        Door::Graph => graph::handle(&app, req).await,
         Door::Blob => blob::handle(&app, req).await,
         Door::Ops => ops::handle(&app, req).await,
         _ => error::unknown_path(),
@@ -198,6 +213,7 @@ mod tests {
             ("/v2", Door::V2),
             ("/v2/a/b/manifests/v1", Door::V2),
             ("/v2.0/x", Door::Unknown),
+            ("/v1.0/users", Door::Graph),
             ("/acr/v1/_catalog", Door::Acr),
             ("/oauth2/token", Door::Oauth2),
             ("/blob/a/b/c", Door::Blob),

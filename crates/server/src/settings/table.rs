@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use portolan_types::IpNet;
 
 use super::values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, LifetimeSecs, LogFormat, Positive, ProxyHeader,
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat, Positive, ProxyHeader,
     SecretText, TierChanges, Value,
 };
-
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};
 use crate::sink::LogTarget;
@@ -321,6 +320,18 @@ settings! {
         openid_link_users: bool = "false";
         /// How long the sign-in of somebody from there lasts, in hours, before the provider is asked again.
         openid_session_hours: Positive = "12";
+    }
+    "Directory" {
+        /// How old a signing key may grow before another signs in its place, in days. The old one goes on verifying
+        /// what it signed until that has expired. 0 for never.
+        signing_key_days_max: u32 = "90";
+        /// A file with certificates (PEM) to trust, beside those this machine trusts, for the issuers of federated
+        /// credentials.
+        federation_ca_file: Option<PathBuf> = "";
+        /// Which addresses may ask, as a virtual machine does in Azure (`/metadata/identity/oauth2/token`), for the
+        /// tokens of which managed identities: `10.0.0.5=<client id>, 10.1.0.0/24=<client id>`. Whoever can send
+        /// from such an address has the identity. Empty for none.
+        managed_identity_addresses: IdentityAddresses = "";
     }
     "Builds" {
         /// Builds that run at the same time.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use portolan_service::tiers::{LimitKind, Tier};
 use portolan_store::blob::BlobConfig;
 use portolan_types::{IpNet, Secret};
+use uuid::Uuid;
 
 /// A kind of value that a setting may have.
 pub trait Value: Sized {
@@ -268,6 +269,39 @@ impl Value for Vec<IpNet> {
     }
     fn from_toml(value: &toml::Value) -> Result<Vec<IpNet>, String> {
         list(value, Self::KIND, Self::parse)
+    }
+}
+
+/// Which addresses have which managed identities: `ADDRESS=CLIENT-ID`, separated by commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityAddresses(Vec<(IpNet, Uuid)>);
+
+impl IdentityAddresses {
+    /// The client ids of the identities that an address has.
+    pub fn of(&self, address: IpAddr) -> Vec<Uuid> {
+        self.0.iter().filter(|(net, _)| net.contains(address)).map(|(_, id)| *id).collect()
+    }
+}
+
+impl Value for IdentityAddresses {
+    const KIND: &'static str = "a list of ADDRESS=CLIENT-ID (`10.0.0.5=11111111-2222-3333-4444-555555555555`)";
+    fn parse(text: &str) -> Result<IdentityAddresses, String> {
+        let one = |text: &str| {
+            let (net, id) = text.split_once('=').ok_or(())?;
+            Ok((net.trim().parse().map_err(|_| ())?, Uuid::try_parse(id.trim()).map_err(|_| ())?))
+        };
+        let all = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        all.map(|text| one(text).or_else(|()| not(text, "ADDRESS=CLIENT-ID"))).collect::<Result<_, _>>().map(Self)
+    }
+    fn from_toml(value: &toml::Value) -> Result<IdentityAddresses, String> {
+        match value {
+            toml::Value::Array(all) => {
+                let texts: Option<Vec<&str>> = all.iter().map(toml::Value::as_str).collect();
+                texts.map_or_else(|| not("the array", Self::KIND), |texts| Self::parse(&texts.join(",")))
+            }
+            toml::Value::String(text) => Self::parse(text),
+            other => not(&other.to_string(), Self::KIND),
+        }
     }
 }
 

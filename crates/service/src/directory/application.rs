@@ -250,7 +250,9 @@ fn uris_are_free(tx: &mut dyn Tx, properties: &Map<String, Value>, own: Option<U
         for row in &rows {
             after = row.object_id.to_string();
             let taken = Some(row.object_id) != own
-                && identifier_uris(&properties_read(&row.properties, row.object_id)?).iter().any(|u| wanted.contains(u));
+                && identifier_uris(&properties_read(&row.properties, row.object_id)?)
+                    .iter()
+                    .any(|u| wanted.contains(u));
             if taken {
                 return Err(bad_request(
                     "Another object with the same value for property identifierUris already exists.",

@@ -187,7 +187,8 @@ impl Service {
             starts: Some(starts),
             expires: Some(expires),
         };
-        let info = PasswordInfo { id: row.id, name: row.name.clone(), hint: row.hint.clone(), starts, expires: row.expires };
+        let info =
+            PasswordInfo { id: row.id, name: row.name.clone(), hint: row.hint.clone(), starts, expires: row.expires };
         self.alter(move |tx| {
             holder.principal(tx, owner)?;
             if meta::credential::of(tx, owner)?.len() >= CREDENTIALS_MAX {
@@ -239,7 +240,9 @@ pub(super) fn set_keys(tx: &mut dyn Tx, owner: Uuid, wanted: &[KeyInput], now: T
         let starts = input.starts.unwrap_or(read.not_before).max(read.not_before);
         let expires = input.expires.unwrap_or(read.not_after).min(read.not_after);
         if expires <= now || expires <= starts {
-            return Err(bad_request("Key credential end date is invalid: it must be in the future and after its start."));
+            return Err(bad_request(
+                "Key credential end date is invalid: it must be in the future and after its start.",
+            ));
         }
         let row = CredentialRow {
             id: input.id.unwrap_or_else(Uuid::new_v4),

@@ -124,7 +124,13 @@ impl Service {
     }
 
     /// Change what is given of a federated credential.
-    pub async fn patch_federated(&self, ctx: &Ctx, owner: &Owner, name_or_id: &str, input: FederatedInput) -> Result<()> {
+    pub async fn patch_federated(
+        &self,
+        ctx: &Ctx,
+        owner: &Owner,
+        name_or_id: &str,
+        input: FederatedInput,
+    ) -> Result<()> {
         self.may_federate(ctx, owner, true)?;
         let (owner, wanted) = (owner.clone(), name_or_id.to_owned());
         self.alter(move |tx| {
@@ -223,7 +229,9 @@ impl Owner {
 fn audiences_text(audiences: &[String]) -> Result<String> {
     let good = |a: &String| !a.is_empty() && a.len() <= PART_BYTES_MAX && !a.chars().any(char::is_control);
     if audiences.is_empty() || audiences.len() > AUDIENCES_MAX || !audiences.iter().all(good) {
-        return Err(bad_request(format!("'audiences' must hold 1 to {AUDIENCES_MAX} texts of 1 to {PART_BYTES_MAX} bytes.")));
+        return Err(bad_request(format!(
+            "'audiences' must hold 1 to {AUDIENCES_MAX} texts of 1 to {PART_BYTES_MAX} bytes."
+        )));
     }
     serde_json::to_string(audiences).map_err(|e| bad_request(e.to_string()))
 }
@@ -242,9 +250,7 @@ fn check(tx: &mut dyn Tx, row: &FederatedRow) -> Result<()> {
     }
     let same = |other: &FederatedRow| other.id != row.id && other.issuer == row.issuer && other.subject == row.subject;
     match meta::federated::of(tx, row.owner)?.iter().any(same) {
-        true => Err(bad_request(
-            "Issuer and subject combination already exists for this application or identity.",
-        )),
+        true => Err(bad_request("Issuer and subject combination already exists for this application or identity.")),
         false => Ok(()),
     }
 }

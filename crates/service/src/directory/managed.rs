@@ -261,8 +261,7 @@ impl Service {
         let value = password::hash(&secret).map_err(key_error)?;
         let app_id = self
             .alter(move |tx| {
-                let row =
-                    meta::managed_identity::get(tx, &group, &name)?.ok_or_else(|| not_found(&group, &name))?;
+                let row = meta::managed_identity::get(tx, &group, &name)?.ok_or_else(|| not_found(&group, &name))?;
                 meta::credential::delete_kind(tx, row.principal, CredentialKind::Password)?;
                 meta::principal::end_tokens(tx, row.principal, now)?;
                 let credential = CredentialRow {
@@ -298,7 +297,9 @@ impl Service {
         let snapshot = self.snapshot.load();
         let own: Vec<&PrincipalState> = match may {
             MayAsk::Secret(secret) => vec![by_secret(&snapshot, secret.expose(), now).ok_or_else(wrong_secret)?],
-            MayAsk::Address(_, ids) => ids.iter().filter_map(|id| snapshot.application(*id)).filter(is_usable).collect(),
+            MayAsk::Address(_, ids) => {
+                ids.iter().filter_map(|id| snapshot.application(*id)).filter(is_usable).collect()
+            }
         };
         let given = |text: &Option<String>, id: &dyn Fn(&PrincipalState) -> Option<Uuid>, state: &PrincipalState| {
             text.as_ref().is_none_or(|text| Uuid::try_parse(text).ok().is_some_and(|wanted| id(state) == Some(wanted)))
@@ -306,15 +307,18 @@ impl Service {
         let fits = |state: &&&PrincipalState| {
             given(&wanted.client_id, &|s| s.app_id, state)
                 && given(&wanted.object_id, &|s| Some(s.object_id), state)
-                && wanted.resource_id.as_ref().is_none_or(|id| {
-                    state.resource.as_ref().is_some_and(|own| *own == ResourceId(id.clone()).key())
-                })
+                && wanted
+                    .resource_id
+                    .as_ref()
+                    .is_none_or(|id| state.resource.as_ref().is_some_and(|own| *own == ResourceId(id.clone()).key()))
         };
         let found: Vec<_> = own.iter().filter(fits).collect();
         let [state] = found.as_slice() else {
             let why = match found.is_empty() {
                 true => "Identity not found",
-                false => "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request",
+                false => {
+                    "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"
+                }
             };
             return Err(Error::new(Kind::Invalid, "invalid_request", why));
         };

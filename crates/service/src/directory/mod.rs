@@ -27,8 +27,8 @@ mod user;
 
 pub use application::{Application, ApplicationInput};
 pub use credential::{Credentials, KeyInfo, KeyInput, PasswordInfo, PasswordInput};
-pub use federated::{FederatedCredential, FederatedInput, Owner};
 pub(crate) use federated::may_have as may_have_federated;
+pub use federated::{FederatedCredential, FederatedInput, Owner};
 pub use kind::PrincipalKind;
 pub use managed::{IdentityInput, ManagedIdentity, MayAsk, Wanted};
 pub(crate) use managed::{delete_in_group, resource_id as identity_id};
@@ -76,7 +76,7 @@ impl Service {
         self.check_control(ctx, &scope, Action::PrincipalRead).map_err(refused)
     }
 
-    fn may_write_directory(&self, ctx: &Ctx) -> Result<()> {
+    pub(crate) fn may_write_directory(&self, ctx: &Ctx) -> Result<()> {
         let scope = ResourceId::subscription(&self.subscription_id());
         self.check_control(ctx, &scope, Action::PrincipalWrite).map_err(refused)
     }

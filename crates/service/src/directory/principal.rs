@@ -211,7 +211,9 @@ impl Service {
         self.alter(move |tx| {
             let mut row = service_principal_row(tx, id)?;
             if row.kind == PrincipalKind::ManagedIdentity.as_str() && (name.is_some() || input.keys.is_some()) {
-                return Err(bad_request("The name and the credentials of a managed identity are not Graph's to change."));
+                return Err(bad_request(
+                    "The name and the credentials of a managed identity are not Graph's to change.",
+                ));
             }
             let properties = merge(properties_read(&row.properties, id)?, &input.properties, PROPERTIES)?;
             row.properties = properties_text(&properties)?;

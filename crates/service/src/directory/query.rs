@@ -79,7 +79,10 @@ impl Filter {
     pub fn parse(text: &str) -> Result<Filter> {
         let unsupported = || {
             let shown: String = text.chars().take(128).collect();
-            Error { code: "Request_UnsupportedQuery", ..bad_request(format!("Unsupported or invalid query filter clause: '{}'.", shown.escape_debug())) }
+            Error {
+                code: "Request_UnsupportedQuery",
+                ..bad_request(format!("Unsupported or invalid query filter clause: '{}'.", shown.escape_debug()))
+            }
         };
         if text.len() > FILTER_BYTES_MAX {
             return Err(unsupported());
@@ -127,7 +130,10 @@ impl Filter {
             let name = condition.name();
             let field = facts.field(name).ok_or_else(|| Error {
                 code: "Request_UnsupportedQuery",
-                ..bad_request(format!("Unsupported or invalid query filter clause specified for property '{}'.", name.escape_debug()))
+                ..bad_request(format!(
+                    "Unsupported or invalid query filter clause specified for property '{}'.",
+                    name.escape_debug()
+                ))
             })?;
             if !condition.holds(&field) {
                 return Ok(false);
@@ -176,7 +182,8 @@ fn condition(text: &str) -> Option<(Condition, &str)> {
         let (variable, rest) = word(inside)?;
         let (again, rest) = word(rest.trim_start().strip_prefix(':')?.trim_start())?;
         let (value, rest) = quoted(eq(rest.trim_start())?.trim_start())?;
-        return (variable == again).then_some(())
+        return (variable == again)
+            .then_some(())
             .and_then(|()| Some((Condition::Any(name, value), rest.trim_start().strip_prefix(')')?)));
     }
     let rest = rest.strip_prefix(' ')?.trim_start();

@@ -122,14 +122,15 @@ fn picks(_: &mut dyn Tx, row: &PrincipalRow, filter: &Filter) -> Result<bool> {
 
 /// What somebody may sign in with: `name@domain`.
 fn user_name(text: &str) -> Result<String> {
-    let plain = |part: &str| !part.is_empty() && part.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '/');
+    let plain =
+        |part: &str| !part.is_empty() && part.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '/');
     let good = text.len() <= USER_NAME_BYTES_MAX
         && text.split_once('@').is_some_and(|(name, domain)| plain(name) && plain(domain) && !domain.contains('@'));
     match good {
         true => Ok(text.to_owned()),
-        false => Err(bad_request(
-            "Property userPrincipalName is invalid: it must be written NAME@DOMAIN, without blanks.",
-        )),
+        false => {
+            Err(bad_request("Property userPrincipalName is invalid: it must be written NAME@DOMAIN, without blanks."))
+        }
     }
 }
 

@@ -6,22 +6,35 @@ use portolan_types::{Digest, RepoName, Timestamp};
 
 use super::gc::{self, Review};
 use super::tx::{all, one};
-use super::{RowExt, Tx};
+use super::{RowExt, Tx, usage};
 use crate::Result;
 
 /// Let a repository read a blob whose file is in place. Until a manifest needs it the
-/// link lasts for `grace`, counted anew by every call.
-pub fn link(tx: &mut dyn Tx, repo: i64, digest: &Digest, size: u64, now: Timestamp, grace: Duration) -> Result<()> {
+/// link lasts for `grace`, counted anew by every call. When the repository's registry holds
+/// more bytes for it: how many now.
+pub fn link(
+    tx: &mut dyn Tx,
+    repo: i64,
+    digest: &Digest,
+    size: u64,
+    now: Timestamp,
+    grace: Duration,
+) -> Result<Option<u64>> {
     tx.execute(
         "INSERT INTO blob (digest, size, created) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING",
         &[digest.into(), size.into(), now.into()],
     )?;
-    tx.execute(
-        "INSERT INTO repo_blob (repo, digest, linked) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (repo, digest) DO UPDATE SET linked = excluded.linked",
-        &[repo.into(), digest.into(), now.into()],
-    )?;
-    gc::enqueue(tx, Review::Link { repo, digest: *digest }, now.plus(grace))
+    let row = &[repo.into(), digest.into(), now.into()];
+    let sql = "INSERT INTO repo_blob (repo, digest, linked) VALUES (?1, ?2, ?3) ON CONFLICT (repo, digest) DO NOTHING";
+    let held = match tx.execute(sql, row)? {
+        0 => {
+            tx.execute("UPDATE repo_blob SET linked = ?3 WHERE repo = ?1 AND digest = ?2", row)?;
+            None
+        }
+        _ => usage::linked(tx, repo, digest, size)?,
+    };
+    gc::enqueue(tx, Review::Link { repo, digest: *digest }, now.plus(grace))?;
+    Ok(held)
 }
 
 /// The size of a blob in bytes, if this repository may read it.
@@ -49,7 +62,12 @@ pub fn missing(tx: &mut dyn Tx, repo: i64, digests: &[Digest]) -> Result<Vec<Dig
 
 /// Take the link away. True when it was there.
 pub fn unlink(tx: &mut dyn Tx, repo: i64, digest: &Digest) -> Result<bool> {
-    Ok(tx.execute("DELETE FROM repo_blob WHERE repo = ?1 AND digest = ?2", &[repo.into(), digest.into()])? > 0)
+    let was_there =
+        tx.execute("DELETE FROM repo_blob WHERE repo = ?1 AND digest = ?2", &[repo.into(), digest.into()])? > 0;
+    if was_there {
+        usage::unlinked(tx, repo, digest)?;
+    }
+    Ok(was_there)
 }
 
 /// Whether a row says that this content is stored.
@@ -65,13 +83,6 @@ pub fn stored_size(tx: &mut dyn Tx, digest: &Digest) -> Result<Option<u64>> {
 /// Whether any repository may read it.
 pub fn is_linked(tx: &mut dyn Tx, digest: &Digest) -> Result<bool> {
     Ok(one(tx, "SELECT 1 FROM repo_blob WHERE digest = ?1 LIMIT 1", &[digest.into()], |_| Ok(()))?.is_some())
-}
-
-/// Bytes of the distinct blobs a registry's repositories may read: what it occupies.
-pub fn bytes_of_registry(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
-    let sql = "SELECT COALESCE(SUM(size), 0) FROM blob WHERE digest IN (SELECT repo_blob.digest FROM repo_blob \
-               JOIN repo ON repo.id = repo_blob.repo WHERE repo.registry = ?1)";
-    Ok(one(tx, sql, &[registry.into()], |row| row.uint(0))?.unwrap_or(0))
 }
 
 /// Which of these blobs some repository of the registry may read.

@@ -8,7 +8,7 @@
 use portolan_types::{Digest, Timestamp, UploadId};
 
 use super::tx::{all, digest_bytes, one};
-use super::{Row, RowExt, Tx, Value};
+use super::{Row, RowExt, Tx, Value, blob};
 use crate::Result;
 
 /// Lines that one self-check of SQLite's may say.
@@ -231,9 +231,10 @@ pub fn links(tx: &mut dyn Tx, after: (i64, Option<Digest>), limit: usize) -> Res
 /// Forget that a blob is stored, and every link to it, because its content is gone: then a
 /// push that asks for it is told to send it again.
 pub fn forget_blob(tx: &mut dyn Tx, digest: &Digest) -> Result<()> {
-    for table in ["repo_blob", "blob"] {
-        tx.execute(&format!("DELETE FROM {table} WHERE digest = ?1"), &[digest.into()])?;
+    for repo in all(tx, "SELECT repo FROM repo_blob WHERE digest = ?1", &[digest.into()], |row| row.int(0))? {
+        blob::unlink(tx, repo, digest)?;
     }
+    tx.execute("DELETE FROM blob WHERE digest = ?1", &[digest.into()])?;
     Ok(())
 }
 

@@ -383,7 +383,7 @@ mod tests {
                 put(tx, &change, id, &manifest)?;
                 tag::put(tx, &change, id, &"v1".parse().unwrap(), &manifest.digest)?;
             }
-            assert_eq!(blob::bytes_of_registry(tx, 1)?, 6);
+            assert_eq!(super::super::usage::of_registry(tx, 1)?.bytes, 6);
             repo::delete_registry(tx, 1, T)?;
             assert!(repo::find(tx, 1, &"a".parse().unwrap())?.is_none());
             let other = repo::find(tx, 2, &"a".parse().unwrap())?.unwrap();

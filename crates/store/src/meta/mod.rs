@@ -38,6 +38,7 @@ pub mod faults;
 pub mod federated;
 pub mod gc;
 pub mod group;
+pub mod host;
 mod job;
 pub mod key;
 pub mod lock;
@@ -67,6 +68,7 @@ pub mod tag;
 pub mod transfer;
 pub mod tx;
 pub mod upload;
+pub mod usage;
 
 pub use postgres::PostgresConfig;
 pub use tx::{RowExt, all, digest_bytes, digest_from_bytes, next_id, one, sequence};

@@ -8,7 +8,7 @@ use portolan_types::{RepoName, Timestamp};
 
 use super::event::Change;
 use super::tx::{all, next_id, one};
-use super::{Row, RowExt, Tx, Value};
+use super::{Row, RowExt, Tx, Value, usage};
 use crate::{Error, Result};
 
 /// ACR's `changeableAttributes`: what may be done to a repository, tag or manifest.
@@ -278,6 +278,9 @@ pub fn remove_if_unused(tx: &mut dyn Tx, id: i64) -> Result<bool> {
          AND NOT EXISTS (SELECT 1 FROM repo_blob WHERE repo = ?1) AND NOT EXISTS (SELECT 1 FROM upload WHERE repo = ?1)",
         &[id.into()],
     )?;
+    if gone > 0 {
+        usage::repo_removed(tx, id)?;
+    }
     Ok(gone > 0)
 }
 
@@ -285,6 +288,7 @@ pub fn remove_if_unused(tx: &mut dyn Tx, id: i64) -> Result<bool> {
 /// itself. Its blobs are reviewed at once; the files of its uploads are found idle later.
 pub fn delete_registry(tx: &mut dyn Tx, registry: i64, now: Timestamp) -> Result<()> {
     let own = "(SELECT id FROM repo WHERE registry = ?1)";
+    usage::registry_removed(tx, registry)?;
     for table in ["tag", "manifest_ref", "manifest", "upload"] {
         tx.execute(&format!("DELETE FROM {table} WHERE repo IN {own}"), &[registry.into()])?;
     }

@@ -119,11 +119,6 @@ pub fn delete_within(tx: &mut dyn Tx, scope: &ResourceId) -> Result<u64> {
     )
 }
 
-/// Remove the assignments of a principal: it is going away. How many.
-pub fn delete_of(tx: &mut dyn Tx, principal: Uuid) -> Result<u64> {
-    tx.execute("DELETE FROM role_assignment WHERE principal = ?1", &[principal.into()])
-}
-
 /// A role made here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefinitionRow {

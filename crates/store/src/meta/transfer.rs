@@ -60,6 +60,9 @@ tables! {
     repo [id] registry name attrs created updated hlc region / 500;
     blob [digest] size created / 500;
     repo_blob [repo, digest] linked / 500;
+    blob_use [registry, digest] size holders holder_sum / 500;
+    storage_use [repo, registry] bytes unique_bytes / 500;
+    registry_host [host] registry certificate sealed_key created updated / 32;
     manifest [repo, digest] media_type size image_size config_media_type architecture os subject artifact_type
         annotations attrs created updated hlc region bytes / 32;
     manifest_ref [repo, parent, kind, child] / 500;

@@ -12,6 +12,7 @@ mod activity;
 mod cache_rule;
 mod filter;
 pub mod group;
+mod identity;
 mod lock;
 mod naming;
 mod operation;
@@ -106,6 +107,10 @@ async fn route(app: &Arc<App>, base: &str, ctx: Ctx, parts: Parts, body: Body) -
         Place::Registry { group, registry, rest } => {
             in_registry(app, base, ctx, parts, body, (&group, &registry), &rest).await
         }
+        Place::Identities(group) => identity::list(app, &ctx, &method, Some(&group_name(&group)?)).await,
+        Place::Identity { group, identity: name, rest } => {
+            identity::handle(app, base, &ctx, &parts, body, (&group_name(&group)?, &name), &rest).await
+        }
         Place::Extension(on) => extension(app, base, &ctx, &parts, body, &on).await,
         Place::Other => Err(no_such_type()),
     }
@@ -126,6 +131,9 @@ async fn in_provider(
     let ours = namespace.eq_ignore_ascii_case(path::PROVIDER);
     match (words.as_slice(), &parts.method) {
         (["registries"], method) if ours => registry::list(app, ctx, method, None),
+        (["userassignedidentities"], method) if namespace.eq_ignore_ascii_case("Microsoft.ManagedIdentity") => {
+            identity::list(app, ctx, method, None).await
+        }
         (["checknameavailability"], &Method::POST) if ours => registry::check_name(app, ctx, body).await,
         (["locations", _, "operationstatuses", _], _) if ours => operation::status(app, ctx, parts, &rest[3]).await,
         (["locations", _, "operationresults", _], method) if ours => {

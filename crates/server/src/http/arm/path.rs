@@ -103,6 +103,17 @@ pub enum Place {
         /// What follows, in the case it came; empty for the registry itself.
         rest: Vec<String>,
     },
+    /// `/resourcegroups/{g}/providers/Microsoft.ManagedIdentity/userAssignedIdentities`
+    Identities(String),
+    /// `/resourcegroups/{g}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{i}[/…]`
+    Identity {
+        /// The group, as it came.
+        group: String,
+        /// The identity, as it came.
+        identity: String,
+        /// What follows, in the case it came; empty for the identity itself.
+        rest: Vec<String>,
+    },
     /// `{scope}/providers/{namespace}/{type}[/…]` of an extension.
     Extension(Extension),
     /// `/locations`
@@ -181,6 +192,12 @@ fn place(parts: &[String]) -> Place {
         ["providers"] => Place::Providers,
         ["providers", namespace, ..] => {
             Place::Provider { namespace: (*namespace).to_owned(), rest: parts[2..].to_vec() }
+        }
+        ["resourcegroups", _, "providers", "microsoft.managedidentity", "userassignedidentities"] => {
+            Place::Identities(parts[1].clone())
+        }
+        ["resourcegroups", _, "providers", "microsoft.managedidentity", "userassignedidentities", _, ..] => {
+            Place::Identity { group: parts[1].clone(), identity: parts[5].clone(), rest: parts[6..].to_vec() }
         }
         ["resourcegroups", _, "providers", "microsoft.containerregistry", "registries"] => {
             Place::Registries(parts[1].clone())

@@ -4,8 +4,11 @@
 //! key set tell it where tokens come from and who verifies them; the token endpoint gives
 //! a service principal a directory token for its secret.
 
+mod assertion;
 mod discovery;
+mod keys;
 mod login;
+mod managed;
 mod page;
 mod person;
 pub mod provider;
@@ -44,6 +47,9 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         }
         [tenant, "discovery", "v2.0", "keys"] | [tenant, "discovery", "keys"] if get => known_tenant(app, tenant)
             .map(|()| respond::json(StatusCode::OK, &json!({"keys": app.service.authority.jwks()}))),
+        [tenant, "discovery", "v2.0", "keys"] if post => keys::renew(app, &parts, tenant, body).await,
+        ["msi", "token"] => managed::endpoint(app, &parts),
+        ["metadata", "identity", "oauth2", "token"] => managed::machine(app, &parts),
         [tenant, "oauth2", "v2.0", "token"] | [tenant, "oauth2", "token"] if post => {
             match read_form(app, &parts, tenant, body).await {
                 Ok(form) => token::token(app, &parts, &form).await,

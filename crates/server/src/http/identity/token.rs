@@ -7,7 +7,7 @@ use portolan_service::{Error, Kind};
 use portolan_types::{Secret, Timestamp};
 use serde_json::json;
 
-use super::{no_store, person};
+use super::{assertion, no_store, person};
 use crate::App;
 use crate::http::Response;
 use crate::http::caller::{self, Credentials, base_url};
@@ -19,7 +19,7 @@ const RESOURCE_BYTES_MAX: usize = 512;
 /// Answer a token request whose form is read.
 pub(super) async fn token(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
     match field(form, "grant_type") {
-        Some("client_credentials") => client_credentials(app, parts, form),
+        Some("client_credentials") => client_credentials(app, parts, form).await,
         Some("password") => person::password(app, parts, form).await,
         Some("refresh_token") => person::refresh(app, parts, form),
         Some("authorization_code") => person::code(app, parts, form).await,
@@ -36,14 +36,23 @@ pub(super) async fn token(app: &App, parts: &Parts, form: &[(String, String)]) -
 }
 
 /// `client_credentials`: a program signs in as itself.
-fn client_credentials(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
-    let (client_id, secret) = client(parts, form)?;
-    caller::claim(parts, &client_id);
-    let resource = resource(form)?;
-    let base = base_url(app, parts);
-    let attempt = app.rates.attempt(caller::peer(parts), Some(&client_id))?;
-    let issued = app.service.client_token(&base, &client_id, secret.expose(), &resource, Timestamp::now());
-    let issued = attempt.answered(issued)?;
+async fn client_credentials(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
+    let issued = match assertion::of(form)? {
+        Some(shown) => {
+            let client_id = field(form, "client_id").ok_or_else(|| missing("client_id"))?;
+            caller::claim(parts, client_id);
+            assertion::token(app, parts, client_id, &shown, &resource(form)?).await?
+        }
+        None => {
+            let (client_id, secret) = client(parts, form)?;
+            caller::claim(parts, &client_id);
+            let resource = resource(form)?;
+            let base = base_url(app, parts);
+            let attempt = app.rates.attempt(caller::peer(parts), Some(&client_id))?;
+            let issued = app.service.client_token(&base, &client_id, secret.expose(), &resource, Timestamp::now());
+            attempt.answered(issued)?
+        }
+    };
     let body = json!({
         "token_type": "Bearer",
         "expires_in": issued.expires_in_secs,
