@@ -29,7 +29,7 @@ use crate::{Error, Kind, Reach, Result};
 pub const NULL_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 /// How somebody asks for a registry access token.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum SignIn<'a> {
     /// With a refresh token of the registry.
     Refresh(&'a str),
@@ -42,6 +42,17 @@ pub enum SignIn<'a> {
     },
     /// Without saying who: good where anonymous pull is on.
     Anonymous,
+}
+
+impl std::fmt::Debug for SignIn<'_> {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SignIn::Refresh(_) => write!(f, "Refresh"),
+            SignIn::Password { user, .. } => write!(f, "Password({user:?})"),
+            SignIn::Anonymous => write!(f, "Anonymous"),
+        }
+    }
 }
 
 impl Registry {

@@ -8,6 +8,8 @@
 //! deleting it each end, at once, the access tokens that were got with it. Another scope map,
 //! or a change of the one it has, is effective with the next request.
 
+use std::collections::HashMap;
+
 use portolan_auth::access::{Action, Target};
 use portolan_auth::password;
 use portolan_store::meta::repo_token::{self, PasswordRow, TokenRow};
@@ -166,17 +168,19 @@ fn password_info(row: &PasswordRow) -> Option<PasswordInfo> {
     Some(PasswordInfo { which, created: row.created, expires: row.expires })
 }
 
+/// The name of the scope map with this key.
+fn scope_map_name(tx: &mut dyn Tx, registry: i64, key: &str) -> Result<Option<String>> {
+    Ok(match (system(key), key.parse()) {
+        (None, Ok(name)) => scope_map::get(tx, registry, &name)?.map(|map| map.name.to_string()),
+        _ => Some(key.to_owned()),
+    })
+}
+
 fn shown(tx: &mut dyn Tx, registry: i64, row: TokenRow) -> Result<TokenInfo> {
     let passwords = repo_token::passwords(tx, registry, &row.name)?;
-    let scope_map = match &row.scope_map {
-        None => None,
-        Some(key) => match (system(key), key.parse()) {
-            (None, Ok(name)) => scope_map::get(tx, registry, &name)?.map(|map| map.name.to_string()),
-            _ => Some(key.clone()),
-        },
-    };
+    let scope_map = row.scope_map.as_deref().map(|key| scope_map_name(tx, registry, key)).transpose()?;
     Ok(TokenInfo {
-        scope_map,
+        scope_map: scope_map.flatten(),
         enabled: row.enabled,
         created: row.created,
         passwords: passwords.iter().filter_map(password_info).collect(),
@@ -232,11 +236,31 @@ impl Service {
         let (id, after) = (registry.id, after.to_ascii_lowercase());
         self.meta
             .read(move |tx| {
-                let rows = repo_token::list(tx, id, &after, limit + 1)?;
+                let mut rows = repo_token::list(tx, id, &after, limit + 1)?;
                 let more = rows.len() > limit;
-                let tokens: Result<Vec<TokenInfo>> =
-                    rows.into_iter().take(limit).map(|row| shown(tx, id, row)).collect();
-                Ok((tokens?, more))
+                rows.truncate(limit);
+                let last = rows.last().map(|row| row.name.key()).unwrap_or_default();
+                let mut passwords: HashMap<String, Vec<PasswordInfo>> = HashMap::new();
+                for (token, row) in repo_token::passwords_between(tx, id, &after, &last)? {
+                    passwords.entry(token).or_default().extend(password_info(&row));
+                }
+                let mut maps: HashMap<String, Option<String>> = HashMap::new();
+                let mut tokens = Vec::with_capacity(rows.len());
+                for row in rows {
+                    if let Some(key) = &row.scope_map
+                        && !maps.contains_key(key)
+                    {
+                        maps.insert(key.clone(), scope_map_name(tx, id, key)?);
+                    }
+                    tokens.push(TokenInfo {
+                        scope_map: row.scope_map.and_then(|key| maps.get(&key).cloned().flatten()),
+                        enabled: row.enabled,
+                        created: row.created,
+                        passwords: passwords.remove(&row.name.key()).unwrap_or_default(),
+                        name: row.name,
+                    });
+                }
+                Ok((tokens, more))
             })
             .await
     }
