@@ -22,6 +22,8 @@ use crate::push::{Push, Source};
 use crate::registries::Registry;
 use crate::repos::disallowed;
 use crate::service::Service;
+use crate::tiers::check_storage;
+use crate::usages::link_within;
 use crate::{Ctx, Error, Kind, Result};
 
 pub(crate) fn blob_unknown(digest: &Digest) -> Error {
@@ -196,7 +198,7 @@ impl Service {
         let mut push = Push::begin(self, vec![digest], Source::Direct(direct.id), ctx.now).await?;
         let blobs = Arc::clone(&self.blobs);
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
-        let bytes_max = self.config.blob_bytes_max;
+        let (bytes_max, tier) = (self.config.blob_bytes_max, *self.tier(registry));
         // All of it runs to the end: when the client goes away its body breaks off, and what
         // came of it is thrown away.
         detached(async move {
@@ -216,9 +218,9 @@ impl Service {
             };
             push.land(move |tx| {
                 let repo = repo::ensure(tx, &change, &name)?;
-                Ok(blob::link(tx, repo.id, &digest, size, change.now, grace)?)
+                link_within(tx, &tier, repo.id, (&digest, size), change.now, grace)
             })
-            .await?;
+            .await??;
             drop(direct);
             Ok(size)
         })
@@ -372,10 +374,13 @@ impl Service {
             sizes.push((digest, size));
         }
         let (change, name, grace) = (self.change(ctx, registry), name.clone(), self.config.graces.link);
+        let tier = *self.tier(registry);
         let land = push.land(move |tx| {
             let repo = repo::ensure(tx, &change, &name)?;
             for (digest, size) in &sizes {
-                blob::link(tx, repo.id, digest, *size, change.now, grace)?;
+                if let Some(held) = blob::link(tx, repo.id, digest, *size, change.now, grace)? {
+                    check_storage(&tier, held)?;
+                }
             }
             Ok(())
         });

@@ -42,6 +42,11 @@ impl NetworkRules {
         }
     }
 
+    /// How many addresses and networks are named.
+    pub(crate) fn rules(&self) -> usize {
+        self.allowed.len()
+    }
+
     fn admit(&self, client: IpAddr, private: &[IpNet]) -> bool {
         match (self.public, self.deny) {
             (true, false) => true,

@@ -134,19 +134,6 @@ pub struct Credentials {
     pub passwords: [(AdminPassword, Secret<String>); 2],
 }
 
-/// One line of `show-usage`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// `Size`, `Webhooks`, …
-    pub name: &'static str,
-    /// The most there may be; -1 for no limit.
-    pub limit: i64,
-    /// How much there is.
-    pub current: i64,
-    /// `Bytes` or `Count`.
-    pub unit: &'static str,
-}
-
 impl Registry {
     pub(crate) fn from_row(row: RegistryRow, subscription: &uuid::Uuid, config: &ServiceConfig) -> Result<Registry> {
         let object = |text: &str| {
@@ -356,20 +343,6 @@ impl Service {
         self.credentials(&registry)
     }
 
-    /// What a registry uses of what its tier includes.
-    pub async fn usages(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Vec<Usage>> {
-        let registry = self.registry_in(ctx, group, name, Action::ControlRead)?;
-        let id = registry.id;
-        let bytes = self.meta.read(move |tx| meta::blob::bytes_of_registry(tx, id)).await?;
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        Ok(vec![Usage {
-            name: "Size",
-            limit: signed(self.tier(&registry).included_bytes),
-            current: signed(bytes),
-            unit: "Bytes",
-        }])
-    }
-
     /// Change the row of a registry that [`Service::registry_in`] has found.
     async fn change_registry(
         &self,
@@ -560,6 +533,7 @@ pub(crate) fn delete_with_contents(tx: &mut dyn Tx, id: i64, scope: &ResourceId,
     meta::repo::delete_registry(tx, id, now)?;
     meta::role::delete_within(tx, scope)?;
     meta::repo_token::delete_registry(tx, id)?;
+    meta::host::delete_registry(tx, id)?;
     meta::registry_identity::delete_all(tx, id)?;
     meta::registry::delete(tx, id)?;
     Ok(())

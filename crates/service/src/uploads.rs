@@ -16,13 +16,14 @@ use portolan_auth::access::{Action, Target};
 use portolan_store::Error as StoreError;
 use portolan_store::blob::ByteStream;
 use portolan_store::meta::upload::{self, Upload};
-use portolan_store::meta::{blob, repo};
+use portolan_store::meta::repo;
 use portolan_types::{Digest, RepoName, UploadId};
 
 use crate::content::{detached, owner};
 use crate::push::{Push, Source};
 use crate::registries::Registry;
 use crate::service::Service;
+use crate::usages::{check_room, link_within};
 use crate::{Ctx, Error, Kind, Result};
 
 /// An append notes its time when the last note is older.
@@ -43,13 +44,15 @@ pub(crate) fn busy() -> Error {
 impl Service {
     /// Begin an upload.
     ///
-    /// Errors: `TOOMANYREQUESTS` when too many are open in the registry.
+    /// Errors: `TOOMANYREQUESTS` when too many are open in the registry;
+    /// `REGISTRY_DISALLOWED_OPERATION` when it holds all that its tier allows.
     pub async fn start_upload(&self, ctx: &Ctx, registry: &Arc<Registry>, name: &RepoName) -> Result<UploadId> {
         self.check_push(ctx, registry, name).await?;
         let id = UploadId::random();
         let (change, name, max) = (self.change(ctx, registry), name.clone(), self.config.uploads_max);
-        let own_max = self.config.uploads_per_identity_max;
+        let (own_max, tier) = (self.config.uploads_per_identity_max, *self.tier(registry));
         self.commit((), move |tx, _| {
+            check_room(tx, &tier, change.registry)?;
             let open = upload::count(tx, change.registry, &change.actor)?;
             let message = if open.registry >= max as u64 {
                 format!("{max} uploads are open in this registry; finish or cancel some")
@@ -142,7 +145,7 @@ impl Service {
         let found = self.find_upload(ctx, registry, name, id).await?;
         let mut push = Push::begin(self, vec![digest], Source::Upload(id), ctx.now).await?;
         let (meta, blobs, now) = (self.meta.clone(), Arc::clone(&self.blobs), ctx.now);
-        let grace = self.config.graces.link;
+        let (grace, tier) = (self.config.graces.link, *self.tier(registry));
         detached(async move {
             push.ready().await?;
             let size = match blobs.finish(id, &digest).await {
@@ -160,11 +163,11 @@ impl Service {
                 Err(e) => return Err(upload_error(e, id)),
             };
             push.land(move |tx| {
-                blob::link(tx, found.repo, &digest, size, now, grace)?;
                 upload::delete(tx, id)?;
-                Ok(size)
+                link_within(tx, &tier, found.repo, (&digest, size), now, grace)
             })
-            .await
+            .await??;
+            Ok(size)
         })
         .await
     }

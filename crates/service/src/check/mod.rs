@@ -87,6 +87,7 @@ pub async fn run(
     checker.leases().await?;
     checker.objects().await?;
     checker.sequences().await?;
+    checker.usage().await?;
     Ok(checker.report)
 }
 

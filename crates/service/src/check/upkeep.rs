@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use portolan_store::meta::{check, object, upload};
+use portolan_store::meta::{check, object, upload, usage};
 use portolan_types::UploadId;
 
 use super::{Checker, PAGE_ITEMS};
@@ -129,6 +129,17 @@ impl Checker<'_> {
             let Some(last) = last else { return Ok(()) };
             after = last;
         }
+    }
+
+    /// After everything else: what was repaired changed what is held.
+    pub(super) async fn usage(&mut self) -> Result<()> {
+        let wrong = self.meta.read(|tx| usage::wrong(tx).map_err(Error::from)).await?;
+        if wrong > 0 {
+            let repaired = self.repair(|tx| Ok(usage::rebuild(tx)?)).await?;
+            let message = format!("{wrong} repositories and registries hold other sums of bytes than are written down");
+            self.problem("usage-wrong", "storage", message, repaired);
+        }
+        Ok(())
     }
 
     pub(super) async fn sequences(&mut self) -> Result<()> {

@@ -132,6 +132,7 @@ async fn rows_that_disagree_are_written_anew() {
         ("DELETE FROM repo_blob WHERE digest IN (SELECT child FROM manifest_ref)", "link-missing"),
         ("UPDATE blob SET size = size + 1", "blob-size"),
         ("UPDATE sequence SET value = 0 WHERE name = 'event'", "sequence-behind"),
+        ("UPDATE storage_use SET bytes = bytes + 1", "usage-wrong"),
         ("UPDATE gc_queue SET due = 9000000000000000000", "review-too-late"),
         ("INSERT INTO gc_queue (kind, repo, digest, due) SELECT 7, 1, digest, 0 FROM blob", "review-unknown"),
     ] {

@@ -88,19 +88,17 @@ impl Change {
 /// Apply changes of different rows; what the registry of a change with repo 0 that was given
 /// first holds then.
 fn apply(tx: &mut dyn Tx, changes: &[Change]) -> Result<Vec<(i64, i64, i64)>> {
-    let rows: Vec<String> =
-        (0..changes.len()).map(|i| format!("(?{}, ?{}, ?{}, ?{})", i * 4 + 1, i * 4 + 2, i * 4 + 3, i * 4 + 4)).collect();
+    let rows: Vec<String> = (0..changes.len())
+        .map(|i| format!("(?{}, ?{}, ?{}, ?{})", i * 4 + 1, i * 4 + 2, i * 4 + 3, i * 4 + 4))
+        .collect();
     let sql = format!(
         "INSERT INTO storage_use (repo, registry, bytes, unique_bytes) VALUES {} \
          ON CONFLICT (repo, registry) DO UPDATE SET bytes = storage_use.bytes + excluded.bytes, \
          unique_bytes = storage_use.unique_bytes + excluded.unique_bytes RETURNING repo, registry, bytes",
         rows.join(", ")
     );
-    let params: Vec<Value<'_>> = changes
-        .iter()
-        .flat_map(|c| [c.repo, c.registry, c.bytes, c.unique_bytes])
-        .map(Value::from)
-        .collect();
+    let params: Vec<Value<'_>> =
+        changes.iter().flat_map(|c| [c.repo, c.registry, c.bytes, c.unique_bytes]).map(Value::from).collect();
     all(tx, &sql, &params, |row| Ok((row.int(0)?, row.int(1)?, row.int(2)?)))
 }
 
@@ -266,6 +264,8 @@ mod tests {
     use portolan_types::Timestamp;
 
     use super::super::event::{Change as Event, Stamp};
+    use super::super::group::{self, GroupRow};
+    use super::super::registry::{self, RegistryRow};
     use super::super::{Meta, blob, repo};
     use super::*;
 
@@ -276,10 +276,42 @@ mod tests {
         Digest::of(&n.to_le_bytes())
     }
 
+    /// A repository of a registry; both are made when they are not there.
     fn open(tx: &mut dyn Tx, registry: i64, name: &str) -> Result<i64> {
+        let there = one(tx, "SELECT 1 FROM registry WHERE id = ?1", &[registry.into()], |_| Ok(()))?;
+        if there.is_none() {
+            let group = GroupRow {
+                name: "rg".parse().unwrap(),
+                location: "here".into(),
+                tags: "{}".into(),
+                created: T,
+                updated: T,
+            };
+            group::put(tx, &group)?;
+            while registry::insert(tx, &row())? < registry {}
+        }
         let stamp = Stamp { hlc: 1, region: "here".into() };
         let change = Event { registry, actor: "t".into(), request: "r".into(), now: T, stamp };
         Ok(repo::ensure(tx, &change, &name.parse().unwrap())?.id)
+    }
+
+    fn row() -> RegistryRow {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        RegistryRow {
+            id: 0,
+            name: format!("registry{}", NEXT.fetch_add(1, Ordering::Relaxed)).parse().unwrap(),
+            group: "rg".parse().unwrap(),
+            location: "here".into(),
+            sku: "Premium".into(),
+            is_default: false,
+            admin_enabled: false,
+            admin_generations: [0, 0],
+            tags: "{}".into(),
+            properties: "{}".into(),
+            created: T,
+            updated: T,
+        }
     }
 
     fn both(tx: &mut dyn Tx, registry: i64, repo: i64) -> Result<[(u64, u64); 2]> {
@@ -358,9 +390,10 @@ mod tests {
                 }
             }
             assert_eq!(wrong(tx)?, 0);
-            let kept = all(tx, "SELECT repo, registry, bytes, unique_bytes FROM storage_use WHERE bytes > 0", &[], |r| {
-                Ok((r.int(0)?, r.int(1)?, r.int(2)?, r.int(3)?))
-            })?;
+            let kept =
+                all(tx, "SELECT repo, registry, bytes, unique_bytes FROM storage_use WHERE bytes > 0", &[], |r| {
+                    Ok((r.int(0)?, r.int(1)?, r.int(2)?, r.int(3)?))
+                })?;
             rebuild(tx)?;
             assert!(!kept.is_empty() && wrong(tx)? == 0);
             Ok::<_, Error>(())

@@ -156,7 +156,7 @@ pub(super) async fn regenerate(
 /// `GET …/listUsages`
 pub(super) async fn usages(app: &App, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Response, Error> {
     let usages = app.service.usages(ctx, group, name).await?;
-    let wire = |u: &portolan_service::registries::Usage| json!({"name": u.name, "limit": u.limit, "currentValue": u.current, "unit": u.unit});
+    let wire = |u: &portolan_service::usages::Usage| json!({"name": u.name, "limit": u.limit, "currentValue": u.current, "unit": u.unit});
     Ok(list_of(usages.iter().map(wire).collect()))
 }
 
