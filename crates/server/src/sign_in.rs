@@ -29,10 +29,15 @@ pub(crate) fn config(settings: &Settings) -> Result<SignInConfig> {
     })
 }
 
+/// A setting's text; empty when it is not set.
+fn text(setting: &Option<String>) -> &str {
+    setting.as_deref().unwrap_or_default().trim()
+}
+
 fn provider(settings: &Settings) -> Result<Option<ProviderConfig>> {
-    let issuer = settings.openid_issuer.trim();
+    let issuer = text(&settings.openid_issuer);
     if issuer.is_empty() {
-        if !settings.openid_client_id.is_empty() {
+        if !text(&settings.openid_client_id).is_empty() {
             bail!("openid_client_id is set but openid_issuer is not");
         }
         return Ok(None);
@@ -40,17 +45,17 @@ fn provider(settings: &Settings) -> Result<Option<ProviderConfig>> {
     if !openid::is_issuer(issuer) {
         bail!("openid_issuer is not an issuer: it must begin with https:// (or be on this machine) and have no query");
     }
-    if settings.openid_client_id.is_empty() {
+    if text(&settings.openid_client_id).is_empty() {
         bail!("openid_issuer is set but openid_client_id is not");
     }
-    let required = match settings.openid_required_claim.trim() {
+    let required = match text(&settings.openid_required_claim) {
         "" => None,
         text => match text.split_once('=') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => Some((name.to_owned(), value.to_owned())),
             _ => bail!("openid_required_claim is not NAME=VALUE"),
         },
     };
-    let domains = settings.openid_domains.split(',').map(|d| d.trim().trim_start_matches('@').to_lowercase());
+    let domains = text(&settings.openid_domains).split(',').map(|d| d.trim().trim_start_matches('@').to_lowercase());
     Ok(Some(ProviderConfig {
         issuer: issuer.to_owned(),
         name: settings.openid_name.clone(),
@@ -67,7 +72,7 @@ fn provider(settings: &Settings) -> Result<Option<ProviderConfig>> {
 ///
 /// Errors: a file that cannot be read.
 pub(crate) fn client(settings: &Settings) -> Result<Option<OwnProvider>> {
-    if settings.openid_issuer.trim().is_empty() {
+    if text(&settings.openid_issuer).is_empty() {
         return Ok(None);
     }
     let ca_pem = match &settings.openid_ca_file {
@@ -78,7 +83,7 @@ pub(crate) fn client(settings: &Settings) -> Result<Option<OwnProvider>> {
     };
     Ok(Some(OwnProvider {
         openid: OpenId::new(ca_pem).map_err(|e| anyhow::anyhow!("{e} (setting openid_ca_file)"))?,
-        client_id: settings.openid_client_id.clone(),
+        client_id: text(&settings.openid_client_id).to_owned(),
         client_secret: settings.openid_client_secret_file.as_deref().map(secret).transpose()?,
         scopes: settings.openid_scopes.clone(),
     }))

@@ -294,11 +294,11 @@ settings! {
         /// The issuer of the organisation's own OpenID provider, where people may sign in instead:
         /// `https://login.example.com`. Its address to send people back to is
         /// `https://<this server>/common/oauth2/v2.0/callback`.
-        openid_issuer: String = "";
+        openid_issuer: Option<String> = "";
         /// What the sign-in page calls that provider.
         openid_name: String = "your organisation";
         /// This server's client id there.
-        openid_client_id: String = "";
+        openid_client_id: Option<String> = "";
         /// A file that holds this server's client secret there; without one it is a public client.
         openid_client_secret_file: Option<PathBuf> = "";
         /// A file with certificates (PEM) to trust for the provider beside those this machine trusts.
@@ -308,10 +308,10 @@ settings! {
         /// The claim of its id tokens that is the user name here.
         openid_user_claim: String = "email";
         /// The domains of user names that may come from there, separated by commas; empty for all.
-        openid_domains: String = "";
+        openid_domains: Option<String> = "";
         /// A claim that everybody who comes from there must have, as `NAME=VALUE`: `groups=registry-users`. A claim
         /// that is a list must hold the value.
-        openid_required_claim: String = "";
+        openid_required_claim: Option<String> = "";
         /// Whether somebody who comes from there for the first time becomes a user of this server's directory. Such
         /// a user holds no role until somebody assigns one.
         openid_create_users: bool = "false";
