@@ -3,9 +3,12 @@
 // A failed set-up is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod governance;
 mod groups;
 mod identity;
 mod registries;
+mod repo_tokens;
+mod roles;
 mod support;
 
 #[test]
