@@ -11,6 +11,7 @@ mod boot;
 mod bounds;
 mod buckets;
 mod builds;
+mod delegated;
 mod drain;
 mod early;
 mod faults;
@@ -31,6 +32,7 @@ mod tls;
 mod tokens;
 mod transfer;
 mod two_servers;
+mod two_servers_access;
 mod v2;
 
 /// What clients see does not depend on where the metadata is.

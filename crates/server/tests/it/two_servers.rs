@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 const WAIT: Duration = Duration::from_secs(60);
 
 /// What both servers are told (`portolan.toml`), and the folder of each.
-struct Setup {
+pub(crate) struct Setup {
     dir: tempfile::TempDir,
 }
 
 impl Setup {
-    fn new(more: &str) -> Setup {
+    pub(crate) fn new(more: &str) -> Setup {
         let Bucket { url, endpoint, account, secret, .. } = bucket(Service::S3);
         let (account, secret) = (account.unwrap(), secret.unwrap());
         let config = format!(
@@ -41,7 +41,7 @@ impl Setup {
     }
 
     /// Both, the second with the first one's master key; the first is `a`.
-    async fn both(&self) -> (Node, Node) {
+    pub(crate) async fn both(&self) -> (Node, Node) {
         let a = self.start("a").await.unwrap();
         std::fs::create_dir(self.data("b")).unwrap();
         std::fs::copy(self.data("a").join("master.key"), self.data("b").join("master.key")).unwrap();
@@ -52,9 +52,9 @@ impl Setup {
 }
 
 /// One of the servers, and its plain listener as the owner's site.
-struct Node {
+pub(crate) struct Node {
     child: Child,
-    site: Site,
+    pub(crate) site: Site,
     user: String,
     password: String,
 }
@@ -68,7 +68,7 @@ impl Node {
     }
 
     /// Make a registry; its admin user is who asks from now on.
-    async fn make_registry(&mut self, name: &str) {
+    pub(crate) async fn make_registry(&mut self, name: &str) {
         self.site.make_registry(name).await.unwrap();
         let list = format!("{}/listCredentials", Site::registry_path(name));
         let credentials: Value = self.site.arm(Method::POST, &list, None).await.unwrap().json().await.unwrap();
@@ -76,8 +76,13 @@ impl Node {
         self.password = credentials["passwords"][0]["value"].as_str().unwrap().to_owned();
     }
 
-    fn know(&mut self, other: &Node) {
+    pub(crate) fn know(&mut self, other: &Node) {
         (self.user, self.password) = (other.user.clone(), other.password.clone());
+    }
+
+    /// Somebody else asks from now on.
+    pub(crate) fn sign_in_as(&mut self, user: &str, password: &str) {
+        (self.user, self.password) = (user.to_owned(), password.to_owned());
     }
 
     fn ask(&self, method: Method, path: &str) -> RequestBuilder {
@@ -98,7 +103,7 @@ impl Node {
     }
 
     /// Wait until this server answers so.
-    async fn until(&self, path: &str, wanted: StatusCode) -> Duration {
+    pub(crate) async fn until(&self, path: &str, wanted: StatusCode) -> Duration {
         let begun = Instant::now();
         loop {
             let status = self.status(path).await;
@@ -132,7 +137,7 @@ impl Node {
         (put.send().await.unwrap().status(), digest)
     }
 
-    async fn push(&self, repo: &str, tag: &str, layer: &[u8]) -> Digest {
+    pub(crate) async fn push(&self, repo: &str, tag: &str, layer: &[u8]) -> Digest {
         self.push_blob(repo, b"{}").await;
         self.push_blob(repo, layer).await;
         let (status, digest) = self.put_manifest(repo, tag, layer).await;
