@@ -18,6 +18,10 @@ use crate::tls::{REFRESH_EVERY, Tls};
 /// How soon after the start each piece of work runs for the first time.
 const FIRST_MILLIS: u64 = 50;
 
+/// How often operations that nobody has in hand are looked for.
+const OPERATIONS_EVERY: Duration = Duration::from_secs(5);
+/// How often old rows of the activity log are removed.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// How often the age of the signing key is looked at.
 const KEYS_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -49,9 +53,36 @@ pub(crate) fn start(app: &Arc<App>, tls: &Arc<Tls>) -> JoinSet<()> {
         }
         Ok(())
     });
+    resume(&mut timers, app);
     let gc_period = app.settings.gc_interval_secs.secs();
     every(&mut timers, app, "collect garbage", gc_period, |app| async move { collect(&app).await });
     timers
+}
+
+/// What goes on after its request was answered: taken up again when the server that had it in
+/// hand is gone, and at the start. And what is kept of the past.
+fn resume(timers: &mut JoinSet<()>, app: &Arc<App>) {
+    let mut first = true;
+    every(timers, app, "go on with operations", OPERATIONS_EVERY, move |app| {
+        let start = std::mem::take(&mut first);
+        async move {
+            if start {
+                app.service.reclaim_operations().await?;
+            }
+            let ended = app.service.resume_operations().await?;
+            if ended > 0 {
+                tracing::info!(ended, "went on with operations that another start had begun");
+            }
+            Ok(())
+        }
+    });
+    every(timers, app, "forget old activity", PRUNE_EVERY, |app| async move {
+        let (now, settings) = (Timestamp::now(), &app.settings);
+        let age = Duration::from_secs(u64::from(settings.activity_log_days.0) * 86_400);
+        app.service.prune_activity(now, age, u64::from(settings.activity_log_events_max.0)).await?;
+        app.service.prune_operations(now).await?;
+        Ok(())
+    });
 }
 
 /// A round of the garbage collector, or what it would do, with its figures.

@@ -261,7 +261,9 @@ fn place_text(place: Place) -> String {
 }
 
 fn parse_place(text: &str) -> Result<Place> {
-    let place = text.split_once('.').and_then(|(at, seq)| Some(Place { at: Timestamp(at.parse().ok()?), seq: seq.parse().ok()? }));
+    let place = text
+        .split_once('.')
+        .and_then(|(at, seq)| Some(Place { at: Timestamp(at.parse().ok()?), seq: seq.parse().ok()? }));
     place.ok_or_else(|| {
         Error::new(crate::Kind::Invalid, "InvalidSkipToken", "The $skipToken is not one that this list has given.")
     })

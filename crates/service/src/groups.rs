@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use portolan_auth::access::Action;
-use portolan_store::meta::{self, Tx};
 use portolan_store::meta::group::GroupRow;
+use portolan_store::meta::{self, Tx};
 use portolan_types::{GroupName, ResourceId, Timestamp};
 use serde_json::{Map, Value};
 

@@ -212,7 +212,9 @@ impl Service {
                         return Err(Error::new(
                             Kind::Conflict,
                             "TooManyLocks",
-                            format!("There may be at most {SCOPE_LOCKS_MAX} locks at one scope and {LOCKS_MAX} in all."),
+                            format!(
+                                "There may be at most {SCOPE_LOCKS_MAX} locks at one scope and {LOCKS_MAX} in all."
+                            ),
                         ));
                     }
                 }
@@ -270,11 +272,7 @@ impl Service {
 pub(crate) fn removable(tx: &mut dyn Tx, scope: &ResourceId) -> Result<()> {
     let key = scope.key();
     let locks = meta::lock::list(tx)?.into_iter().map(Lock::from_row).collect::<Result<Vec<_>>>()?;
-    refuse(
-        scope,
-        Doing::Removal,
-        locks.iter().filter(|l| within(&key, &l.scope_key) || within(&l.scope_key, &key)),
-    )
+    refuse(scope, Doing::Removal, locks.iter().filter(|l| within(&key, &l.scope_key) || within(&l.scope_key, &key)))
 }
 
 /// Refuse what these locks forbid; fine when there are none.
@@ -320,7 +318,9 @@ fn check_name(name: &str) -> Result<()> {
     Err(Error::new(
         Kind::Invalid,
         "InvalidLockName",
-        format!("A lock's name has 1 to {NAME_CHARS_MAX} characters, none of them < > % & : \\ ? / or a control character."),
+        format!(
+            "A lock's name has 1 to {NAME_CHARS_MAX} characters, none of them < > % & : \\ ? / or a control character."
+        ),
     ))
 }
 

@@ -97,7 +97,8 @@ impl Service {
                 let group = meta::group::get(tx, &name)?.ok_or_else(|| group_not_found(&name))?;
                 locks::removable(tx, &row.scope)?;
                 let name = group.name.as_str();
-                let scope = ResourceId(row.scope.0.rsplit_once('/').map_or(String::new(), |(b, _)| format!("{b}/{name}")));
+                let scope =
+                    ResourceId(row.scope.0.rsplit_once('/').map_or(String::new(), |(b, _)| format!("{b}/{name}")));
                 begin(tx, OperationRow { scope, ..row })
             })
             .await?;
@@ -154,7 +155,11 @@ impl Service {
         self.signed_in(ctx)?;
         let row = self.meta.read(move |tx| meta::operation::get(tx, id)).await?;
         let unknown = || {
-            Error::new(Kind::NotFound, "OperationNotFound", format!("The operation '{id}' is not known, or not any more."))
+            Error::new(
+                Kind::NotFound,
+                "OperationNotFound",
+                format!("The operation '{id}' is not known, or not any more."),
+            )
         };
         let row = row.ok_or_else(unknown)?;
         if row.principal != caller(&ctx.principal) && self.check_control(ctx, &row.scope, Action::GroupRead).is_err() {
@@ -195,6 +200,15 @@ impl Service {
             ended += 1;
         }
         Ok(ended)
+    }
+
+    /// Take back what this server had in hand when it ended, at its start. Where servers share
+    /// a database another may have it by now: there the leases say.
+    pub async fn reclaim_operations(&self) -> Result<()> {
+        if self.is_shared() {
+            return Ok(());
+        }
+        Ok(self.meta.write(|tx| meta::operation::release_all(tx)).await?)
     }
 
     /// Forget operations that ended long ago.
@@ -301,7 +315,10 @@ pub(crate) fn not_going(tx: &mut dyn Tx, scope: &ResourceId) -> Result<()> {
         return Err(Error::new(
             Kind::Conflict,
             "ResourceBeingDeleted",
-            format!("The resource '{}' is being deleted; no operation can be performed on it.", parts[7].escape_debug()),
+            format!(
+                "The resource '{}' is being deleted; no operation can be performed on it.",
+                parts[7].escape_debug()
+            ),
         ));
     }
     Ok(())
@@ -374,7 +391,9 @@ fn tell(tx: &mut dyn Tx, row: &OperationRow, error: Option<(&str, &str)>, now: T
 }
 
 fn group_of(scope: &ResourceId) -> Result<GroupName> {
-    last_part(scope).parse().map_err(|_| Error::from(portolan_store::Error::Corrupt(format!("the operation's {scope}"))))
+    last_part(scope)
+        .parse()
+        .map_err(|_| Error::from(portolan_store::Error::Corrupt(format!("the operation's {scope}"))))
 }
 
 fn last_part(scope: &ResourceId) -> &str {

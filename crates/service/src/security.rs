@@ -156,7 +156,9 @@ impl Service {
         let tier = ["Free", "Standard"].into_iter().find(|t| t.eq_ignore_ascii_case(&tier)).ok_or_else(|| {
             Error::new(Kind::Invalid, "InvalidPricingTier", "The pricing tier must be Free or Standard.")
         })?;
-        let invalid = |why: &str| Error::new(Kind::Invalid, "InvalidRequestContent", format!("The request content was invalid: {why}."));
+        let invalid = |why: &str| {
+            Error::new(Kind::Invalid, "InvalidRequestContent", format!("The request content was invalid: {why}."))
+        };
         let extensions = match input.extensions {
             Value::Null => "[]".to_owned(),
             list @ Value::Array(_) => list.to_string(),
@@ -224,7 +226,9 @@ fn plan(name: &'static str, row: Option<&PlanRow>) -> Plan {
         name,
         standard: row.is_some_and(|r| r.tier == "Standard"),
         sub_plan: row.and_then(|r| r.sub_plan.clone()),
-        extensions: row.and_then(|r| serde_json::from_str(&r.extensions).ok()).unwrap_or_else(|| Value::Array(Vec::new())),
+        extensions: row
+            .and_then(|r| serde_json::from_str(&r.extensions).ok())
+            .unwrap_or_else(|| Value::Array(Vec::new())),
         enabled: row.and_then(|r| r.enabled),
         replaced_by: (name == "ContainerRegistry").then_some("Containers"),
     }

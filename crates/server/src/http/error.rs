@@ -96,15 +96,39 @@ pub fn arm(error: &Error) -> Response {
         Some(hint) => format!("{} ({hint})", error.message),
         None => error.message.clone(),
     };
-    let mut body = json!({"error": {"code": error.code, "message": message}});
-    if let Some(detail) = &error.detail {
-        body["error"]["details"] = detail.clone();
+    let mut body = json!({"error": {"code": arm_code(error), "message": message}});
+    // ARM's details are errors themselves; those of the data plane are of another kind.
+    let is_errors = |list: &&Value| list.as_array().is_some_and(|l| l.iter().all(|e| e["code"].is_string()));
+    if let Some(details) = error.detail.as_ref().filter(is_errors) {
+        body["error"]["details"] = details.clone();
     }
     let mut res = respond::json(status(error.kind), &body);
     if error.kind == Kind::Unauthenticated {
         res.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     finish(res, error)
+}
+
+/// Azure's code for an error whose own is of the data plane (`TOOMANYREQUESTS`): rules are
+/// shared by both.
+fn arm_code(error: &Error) -> &'static str {
+    if !error.code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_') {
+        return error.code;
+    }
+    match error.kind {
+        Kind::Invalid | Kind::RangeNotSatisfiable => "InvalidRequestContent",
+        Kind::Unauthenticated => "AuthenticationFailed",
+        Kind::Forbidden => "AuthorizationFailed",
+        Kind::NotFound => "NotFound",
+        Kind::Unsupported => "MethodNotAllowed",
+        Kind::Conflict => "Conflict",
+        Kind::PreconditionFailed => "PreconditionFailed",
+        Kind::TooLarge => "RequestContentTooLarge",
+        Kind::TooMany { .. } => "TooManyRequests",
+        Kind::Full => "InsufficientStorage",
+        Kind::Unavailable => "ServiceUnavailable",
+        Kind::Internal => "InternalServerError",
+    }
 }
 
 /// The answer to a request that does not say for which host it is, in the door's form.
@@ -195,6 +219,15 @@ mod tests {
             .with_hint("create it first");
         expect![[r#"404 - {"error":{"code":"ResourceGroupNotFound","message":"Resource group 'rg' could not be found. (create it first)"}}"#]]
         .assert_eq(&shown(arm(&e)).await);
+    }
+
+    #[tokio::test]
+    async fn arm_has_azures_codes_whatever_rule_refused() {
+        let e: Error = portolan_store::Error::Busy.into();
+        expect![[r#"503 - {"error":{"code":"ServiceUnavailable","message":"the server is overloaded; try again"}}"#]]
+            .assert_eq(&shown(arm(&e)).await);
+        let e = Error::new(Kind::Forbidden, "DENIED", "no").with_detail(json!([{"Type": "repository"}]));
+        expect![[r#"403 - {"error":{"code":"AuthorizationFailed","message":"no"}}"#]].assert_eq(&shown(arm(&e)).await);
     }
 
     #[test]

@@ -173,6 +173,13 @@ settings! {
         /// file, which is opened anew on SIGHUP. A line is written before its request is answered.
         audit_log: LogTarget = "stderr";
     }
+    "Activity log" {
+        /// How many days the activity log (`az monitor activity-log list`) keeps an event: what was done to
+        /// registries, groups, roles, locks and the like, by whom, and how it ended.
+        activity_log_days: Positive = "90";
+        /// How many events it keeps at most; the oldest go first.
+        activity_log_events_max: Positive = "1000000";
+    }
     "Metrics and traces" {
         /// An address of its own for `/metrics`, `/healthz` and `/readyz`, without TLS. With it, the other addresses
         /// do not serve `/metrics`.

@@ -4,6 +4,7 @@ use portolan_testkit::Site;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::governance::delete_group;
 use crate::support::TestServer;
 
 async fn arm(t: &TestServer, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -40,7 +41,7 @@ async fn groups_are_made_shown_and_deleted() {
     assert_eq!((status, &error["error"]["code"]), (409, &json!("InvalidResourceGroupLocation")));
     assert_eq!(arm(&t, Method::PUT, "/resourcegroups/rg.", place()).await.0, 400);
     assert_eq!(arm(&t, Method::PUT, "/resourcegroups/rg3", None).await.0, 400);
-    assert_eq!(arm(&t, Method::DELETE, "/resourcegroups/rg1", None).await.0, 200);
+    assert_eq!(delete_group(&t, "rg1").await.0, 200);
     assert_eq!(arm(&t, Method::DELETE, "/resourcegroups/rg1", None).await.0, 404);
     t.server.shutdown().await.unwrap();
 }
@@ -151,7 +152,7 @@ async fn a_group_takes_its_registries_and_their_content_with_it() {
     let login = t.site.make_registry("myreg").await.unwrap();
     t.site.push_image(&login, "a", "v1", &[b"layer"]).await.unwrap();
     let token = t.site.token(&login, "repository:a:pull").await.unwrap();
-    assert_eq!(arm(&t, Method::DELETE, "/resourcegroups/testgroup", None).await.0, 200);
+    assert_eq!(delete_group(&t, "testgroup").await.0, 200);
     assert_eq!(
         arm(&t, Method::GET, "/providers/Microsoft.ContainerRegistry/registries", None).await.1,
         json!({"value": []})

@@ -15,6 +15,7 @@ mod delegated;
 mod drain;
 mod early;
 mod faults;
+mod governance;
 mod hostile;
 mod identity;
 mod limits;

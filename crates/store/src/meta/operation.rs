@@ -108,6 +108,12 @@ pub fn renew(tx: &mut dyn Tx, id: Uuid, until: Timestamp) -> Result<()> {
     Ok(())
 }
 
+/// Let go of every operation that has not ended.
+pub fn release_all(tx: &mut dyn Tx) -> Result<()> {
+    tx.execute("UPDATE operation SET leased_until = 0 WHERE status = ?1", &[IN_PROGRESS.into()])?;
+    Ok(())
+}
+
 /// End it; whether it had not ended before.
 pub fn end(tx: &mut dyn Tx, id: Uuid, status: &str, error: Option<(&str, &str)>, now: Timestamp) -> Result<bool> {
     let changed = tx.execute(
