@@ -99,13 +99,12 @@ fn repository_actions(asked: &str, may: ActionSet) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use portolan_auth::access::{ACR_PULL, OWNER, role};
-    use uuid::Uuid;
-
     use super::*;
 
-    fn check(scopes: &[&str], role_id: Uuid, expected: &str) {
-        let may = role(role_id).unwrap().actions;
+    const ALL: ActionSet = ActionSet::DATA;
+    const PULLS: ActionSet = ActionSet::of(&[Action::Pull, Action::MetadataRead, Action::CatalogList]);
+
+    fn check(scopes: &[&str], may: ActionSet, expected: &str) {
         let got: Vec<String> =
             granted(scopes, |_| may).iter().map(|g| format!("{}:{}:{}", g.kind, g.name, g.actions.join(","))).collect();
         assert_eq!(got.join(" "), expected, "{scopes:?}");
@@ -113,20 +112,20 @@ mod tests {
 
     #[test]
     fn what_is_granted() {
-        check(&["repository:a:push,pull"], OWNER, "repository:a:push,pull");
-        check(&["repository:a:push,pull"], ACR_PULL, "repository:a:pull");
-        check(&["repository:a:delete"], ACR_PULL, "");
+        check(&["repository:a:push,pull"], ALL, "repository:a:push,pull");
+        check(&["repository:a:push,pull"], PULLS, "repository:a:pull");
+        check(&["repository:a:delete"], PULLS, "");
         check(
             &["repository:a:pull repository:b:pull", "repository:a:push"],
-            OWNER,
+            ALL,
             "repository:a:pull,push repository:b:pull",
         );
-        check(&["registry:catalog:* repository:*:*"], OWNER, "registry:catalog:* repository:*:*");
-        check(&["repository:*:*"], ACR_PULL, "repository:*:pull,metadata_read");
-        check(&["repository:a:pull,pull,pull"], OWNER, "repository:a:pull");
-        check(&["repository:a:pull repository:a:*", "repository:a:push"], OWNER, "repository:a:*");
-        check(&["repository(plugin):a:pull"], OWNER, "repository:a:pull");
-        check(&["repository:a:metadata_write,metadata_read"], OWNER, "repository:a:metadata_write,metadata_read");
+        check(&["registry:catalog:* repository:*:*"], ALL, "registry:catalog:* repository:*:*");
+        check(&["repository:*:*"], PULLS, "repository:*:pull,metadata_read");
+        check(&["repository:a:pull,pull,pull"], ALL, "repository:a:pull");
+        check(&["repository:a:pull repository:a:*", "repository:a:push"], ALL, "repository:a:*");
+        check(&["repository(plugin):a:pull"], ALL, "repository:a:pull");
+        check(&["repository:a:metadata_write,metadata_read"], ALL, "repository:a:metadata_write,metadata_read");
     }
 
     #[test]
@@ -150,8 +149,8 @@ mod tests {
             "repository:a\u{0}:pull",
             "repository:catalog/*:pull",
         ] {
-            check(&[scope], OWNER, "");
+            check(&[scope], ALL, "");
         }
-        check(&[&format!("repository:{}:pull", "a".repeat(300))], OWNER, "");
+        check(&[&format!("repository:{}:pull", "a".repeat(300))], ALL, "");
     }
 }

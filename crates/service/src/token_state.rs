@@ -139,3 +139,59 @@ fn parsed(registry: i64, name: &ScopeMapName, actions: &[String]) -> ScopeMap {
 fn damaged(name: &str, why: &str) -> Error {
     portolan_store::Error::Corrupt(format!("scope map {name}: {why}")).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use portolan_store::meta::Meta;
+    use portolan_store::meta::repo_token::{PasswordRow, TokenRow};
+    use portolan_store::meta::scope_map::ScopeMapRow;
+
+    use super::*;
+
+    fn put(tx: &mut dyn Tx, registry: i64, name: &str) -> portolan_store::Result<()> {
+        let name: TokenName = name.parse().unwrap();
+        let now = Timestamp(0);
+        let token = TokenRow { name: name.clone(), scope_map: Some("reader".into()), enabled: true, created: now };
+        repo_token::put(tx, registry, &token)?;
+        for which in [1, 2] {
+            let row = PasswordRow { which, id: 0, hash: vec![which], created: now, expires: None };
+            repo_token::put_password(tx, registry, &name, &row)?;
+        }
+        Ok(())
+    }
+
+    /// What is read anew is the registry that changed; more than a page of it comes whole.
+    #[tokio::test]
+    async fn a_registry_is_read_anew_when_it_changed_and_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Meta::open_sqlite(&dir.path().join("meta.db")).unwrap();
+        let many = PAGE_ITEMS + 3;
+        let fill = move |tx: &mut dyn Tx| {
+            for registry in [1, 2] {
+                let actions = vec!["repositories/a/content/read".to_owned()];
+                let name: ScopeMapName = "reader".parse().unwrap();
+                let map = ScopeMapRow { name, description: String::new(), actions, created: Timestamp(0) };
+                scope_map::put(tx, registry, &map)?;
+            }
+            put(tx, 1, "only-one")?;
+            (0..many).try_for_each(|n| put(tx, 2, &format!("token{n:05}")))
+        };
+        meta.write(fill).await.map_err(|e: portolan_store::Error| e).unwrap();
+        let first = meta.read(|tx| read(tx, &Tokens::new())).await.unwrap();
+        assert_eq!((first[&1].tokens.len(), first[&2].tokens.len()), (1, many));
+        for n in [0, PAGE_ITEMS - 1, PAGE_ITEMS, many - 1] {
+            let token = first[&2].get(&format!("Token{n:05}")).unwrap();
+            assert_eq!(token.passwords.iter().map(|p| p.hash[0]).collect::<Vec<_>>(), [1, 2], "{n}");
+            assert!(token.scope_map.is_some(), "{n}");
+        }
+        meta.write(|tx| put(tx, 1, "another")).await.map_err(|e: portolan_store::Error| e).unwrap();
+        let before = first.clone();
+        let second = meta.read(move |tx| read(tx, &before)).await.unwrap();
+        assert!(Arc::ptr_eq(&first[&2], &second[&2]) && !Arc::ptr_eq(&first[&1], &second[&1]));
+        assert_eq!(second[&1].tokens.len(), 2);
+        meta.write(|tx| repo_token::delete_registry(tx, 1)).await.map_err(|e: portolan_store::Error| e).unwrap();
+        let third = meta.read(move |tx| read(tx, &second)).await.unwrap();
+        assert!(!third.contains_key(&1));
+        meta.close().await;
+    }
+}

@@ -47,6 +47,7 @@ pub const ALL: &[&Target] = &[
     &documents::ARM_BODY,
     &documents::BLOCK_LIST,
     &tokens::TOKEN,
+    &tokens::SCOPE_MAP,
     &builds::DOCKERFILE,
     &builds::EXPANSION,
     &builds::IGNORE,

@@ -1,16 +1,16 @@
-//! Tokens: nothing but what was signed is believed.
+//! Tokens: nothing but what was signed is believed; and what scope maps say of repositories.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use portolan_auth::access::ActionSet;
+use portolan_auth::access::{ActionSet, ScopeMap};
 use portolan_auth::authority::{NewAccessToken, NewDirectoryToken, NewRefreshToken, RegistryAudience};
 use portolan_auth::token::{DirectoryToken, Subject};
 use portolan_auth::{Authority, MasterKey, SigningKey};
-use portolan_types::Timestamp;
+use portolan_types::{RepoName, Timestamp};
 use uuid::Uuid;
 
-use super::text;
+use super::{text, two};
 use crate::Target;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -97,4 +97,48 @@ pub(super) const TOKEN: Target = Target {
         ".",
     ],
     bytes_max: 2_000,
+};
+
+/// A repository in the first line, actions of a scope map in the others.
+pub(super) const SCOPE_MAP: Target = Target {
+    name: "scope_map",
+    run: |input| {
+        let Some((name, actions)) = text(input).map(two) else { return };
+        let lines: Vec<&str> = actions.lines().collect();
+        let Ok(map) = ScopeMap::parse(&lines) else { return };
+        let Ok(name) = name.parse::<RepoName>() else { return };
+        let allowed = map.allowed(&name);
+        // What it opens is said by some line for that repository, or for a pattern it is under.
+        let said = lines.iter().filter_map(|line| {
+            let line = line.to_ascii_lowercase();
+            let (pattern, _) = line.strip_prefix("repositories/")?.rsplit_once('/')?.0.rsplit_once('/')?;
+            let under = pattern == "*"
+                || pattern == name.as_str()
+                || pattern.strip_suffix('*').is_some_and(|p| p.ends_with('/') && name.as_str().starts_with(p));
+            under.then_some(())
+        });
+        assert_eq!(said.count() > 0, allowed != ActionSet::NONE, "{name} in {lines:?}");
+        // A longer list never opens less, and the order says nothing.
+        let backwards: Vec<&str> = lines.iter().rev().copied().collect();
+        assert_eq!(ScopeMap::parse(&backwards).map(|map| map.allowed(&name)), Ok(allowed));
+        if let Some((_, fewer)) = lines.split_last() {
+            let fewer = ScopeMap::parse(fewer).expect("fewer lines of a scope map are one").allowed(&name);
+            assert_eq!(fewer.with(allowed), allowed);
+        }
+    },
+    words: &[
+        "a/b\n",
+        "repositories/",
+        "gateway/",
+        "*",
+        "/*",
+        "/content/read",
+        "/content/write",
+        "/content/delete",
+        "/metadata/read",
+        "/metadata/write",
+        "/config/read",
+        "\n",
+    ],
+    bytes_max: 1_000,
 };
