@@ -80,32 +80,39 @@ async fn wrong_passwords_close_the_door_for_a_while() {
     let path = format!("{}/listCredentials", Site::registry_path("doors"));
     let admin: Value = t.site.arm(Method::POST, &path, Some(json!({}))).await.unwrap().json().await.unwrap();
     let password = admin["passwords"][0]["value"].as_str().unwrap().to_owned();
-    let token = |password: &str| {
+    let token = |user: &str, password: &str| {
         let url = format!("https://{login}/oauth2/token?service={login}&scope=repository:a:pull");
-        t.site.client.get(url).basic_auth("doors", Some(password.to_owned())).send()
+        t.site.client.get(url).basic_auth(user.to_owned(), Some(password.to_owned())).send()
     };
     let base = |password: &str| {
         t.site.client.get(format!("https://{login}/v2/")).basic_auth("doors", Some(password.to_owned())).send()
     };
-    // Good ones cost nothing of it, however many.
-    for _ in 0..10 {
-        assert_eq!(token(&password).await.unwrap().status(), 200);
-    }
     // Wherever the wrong ones are said.
-    assert_eq!(token("wrong").await.unwrap().status(), 401);
+    assert_eq!(token("doors", "wrong").await.unwrap().status(), 401);
     assert_eq!(base("wrong").await.unwrap().status(), 401);
-    let wrong = t.site.sign_in(&t.site.bootstrap.client_id, "wrong", "x/.default").await.unwrap();
+    let stranger = "99999999-9999-9999-9999-999999999999";
+    let wrong = t.site.sign_in(stranger, "wrong", "x/.default").await.unwrap();
     assert_eq!(wrong.status(), 401);
-    assert_eq!(token("wrong").await.unwrap().status(), 401);
-    // Now not even the right one is looked at.
-    limited(token(&password).await.unwrap()).await;
+    assert_eq!(token("other", "wrong").await.unwrap().status(), 401);
+    // Now each name is looked at twice more, and then not even the right password.
+    assert_eq!(token("doors", "wrong").await.unwrap().status(), 401);
+    assert_eq!(token("doors", "wrong").await.unwrap().status(), 401);
+    limited(token("doors", &password).await.unwrap()).await;
     limited(base(&password).await.unwrap()).await;
+    // The owner has signed in from here before, and goes on.
+    for _ in 0..10 {
+        assert_eq!(t.site.arm(Method::GET, "/resourcegroups", None).await.unwrap().status(), 200);
+    }
     t.server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
 async fn without_a_rate_nobody_is_counted() {
-    let t = TestServer::start_with(|s| s.rate_failed_sign_ins_per_min = 0).await;
+    let t = TestServer::start_with(|s| {
+        s.rate_failed_sign_ins_per_min = 0;
+        s.rate_failed_sign_ins_per_identity_per_min = 0;
+    })
+    .await;
     let login = t.site.make_registry("freely").await.unwrap();
     let token = t.site.token(&login, "repository:a:pull").await.unwrap();
     for _ in 0..50 {
