@@ -67,7 +67,7 @@ check "the same again is no error" az role assignment create --assignee "$puller
 equals "nor another assignment" 1 "$(az role assignment list --assignee "$puller_id" --all --query 'length(@)' -o tsv)"
 pusher_oid=$(az ad sp show --id "$pusher_id" --query id -o tsv)
 check "assign by object id, at the group" az role assignment create --assignee-object-id "$pusher_oid" --assignee-principal-type ServicePrincipal \
-    --role AcrPush --resource-group "$GROUP"
+    --role AcrPush --scope "${scope%/providers/*}"
 check "assign our own role, at the subscription" az role assignment create --assignee "$custom_id" --role "Puller who deletes" --scope "/subscriptions/$subscription"
 refuses "nobody" "does not exist|not found|Cannot find" az role assignment create --assignee 00000000-0000-0000-0000-00000000dead --role acrpull --scope "$scope"
 refuses "no such role" "doesn't exist|does not exist|not found" az role assignment create --assignee "$puller_id" --role nosuchrole --scope "$scope"
@@ -117,7 +117,7 @@ puller_oid=$(az ad sp show --id "$puller_id" --query id -o tsv)
 refuses "but assigns no role" "AuthorizationFailed" az_as admin role assignment create --assignee-object-id "$puller_oid" --assignee-principal-type ServicePrincipal --role AcrPull --scope "$scope"
 check "a user access administrator of a registry" az role assignment create --assignee "$admin_id" --role "User Access Administrator" --scope "$scope"
 eventually "assigns roles there" 2 az_as admin role assignment create --assignee-object-id "$puller_oid" --assignee-principal-type ServicePrincipal --role AcrPull --scope "$scope"
-refuses "and not above" "AuthorizationFailed" az_as admin role assignment create --assignee-object-id "$puller_oid" --assignee-principal-type ServicePrincipal --role AcrPull --resource-group "$GROUP"
+refuses "and not above" "AuthorizationFailed" az_as admin role assignment create --assignee-object-id "$puller_oid" --assignee-principal-type ServicePrincipal --role AcrPull --scope "${scope%/providers/*}"
 
 # --- the mode of repository permissions
 says "a registry of repository permissions" '"roleAssignmentMode": "AbacRepositoryPermissions"' az acr create --name abacregistry --resource-group "$GROUP" --sku Standard --role-assignment-mode rbac-abac

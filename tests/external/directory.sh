@@ -39,8 +39,8 @@ equals "by a filter" "$app" "$(az ad sp list --filter "displayName eq 'ci robot'
 says "all of them" "$app" az ad sp list --all --query '[].appId' -o tsv
 equals "of none" "[]" "$(az ad sp list --display-name "no such" -o json | tr -d ' \n')"
 refuses "show one that is not there" "does not exist|not found" az ad sp show --id 00000000-0000-0000-0000-00000000dead
-says "a name with an apostrophe" "$guid" az ad sp create-for-rbac --name "O'Brien's ünit" --query appId -o tsv --only-show-errors
-says "is found by it" "$guid" az ad sp list --display-name "O'Brien's" --query '[].appId' -o tsv
+says "a name of other letters" "$guid" az ad sp create-for-rbac --name 'Büro & Söhne' --query appId -o tsv --only-show-errors
+says "is found by it" "$guid" az ad sp list --display-name 'Büro &' --query '[].appId' -o tsv
 
 again=$(az ad sp create-for-rbac --name "ci robot" --query '[appId,password]' -o tsv 2>/dev/null | xargs) || fail "create-for-rbac of the same name"
 equals "create-for-rbac of the same name is the same application" "$app" "${again%% *}"
@@ -68,12 +68,15 @@ refuses "it signs in no more" "AADSTS7000112|disabled" sp_login old "$app" "$new
 refuses "nor do the tokens that it has open anything" "AADSTS|disabled|unauthorized|401|expired|invalid" az_as robot acr show --name "$REG" --resource-group "$GROUP"
 check "enable it" az ad sp update --id "$app" --set accountEnabled=true
 check "it signs in again" sp_login robot "$app" "$new"
+own=$(az ad app credential reset --id "$app" --append --query password -o tsv 2>/dev/null)
+check "a password of the application" sp_login robot "$app" "$own"
 check "delete the service principal" az ad sp delete --id "$app"
-refuses "nobody signs in as it" "AADSTS700016|AADSTS7000229|not found|missing service principal" sp_login old "$app" "$new"
+refuses "nobody signs in as it" "AADSTS7000215|AADSTS700016|AADSTS7000229" sp_login old "$app" "$new"
 equals "it has no role either" "[]" "$(az role assignment list --scope "$scope" --query "[?principalId=='$oid']" -o json | tr -d ' \n')"
 check "the application is still there" az ad app show --id "$app"
 check "make a service principal of it" az ad sp create --id "$app"
-check "which signs in" sp_login robot "$app" "$new"
+check "which signs in with what is the application's" sp_login robot "$app" "$own"
+refuses "and not with what was the other's" "AADSTS7000215" sp_login old "$app" "$new"
 
 # --- applications
 made=$(az ad app create --display-name tool --query appId -o tsv) || fail "app create"
@@ -97,7 +100,7 @@ equals "is gone" "[]" "$(az ad app federated-credential list --id "$made" -o jso
 check "app delete" az ad app delete --id "$made"
 refuses "is gone" "does not exist|not found" az ad app show --id "$made"
 check "deleting an application deletes its service principal" az ad app delete --id "$app"
-refuses "which signs in no more" "AADSTS700016" sp_login old "$app" "$new"
+refuses "which signs in no more" "AADSTS7000215|AADSTS700016" sp_login old "$app" "$own"
 
 # --- users
 password='Correct-Horse-9-Battery'

@@ -31,7 +31,7 @@ says "az account get-access-token" '"tokenType": "Bearer"' az_as secret account 
 says "for registries" '"accessToken": "ey' az_as secret account get-access-token --resource https://containerregistry.azure.net
 says "and for the directory" '"accessToken": "ey' az_as secret account get-access-token --resource-type ms-graph
 refuses "a wrong secret" "AADSTS7000215" az_as wrong login --service-principal -u "$APP" -p nonsense --tenant "$tenant"
-refuses "nobody's secret" "AADSTS700016" az_as wrong login --service-principal -u 00000000-0000-0000-0000-00000000dead -p nonsense --tenant "$tenant"
+refuses "nobody's secret" "AADSTS7000215|AADSTS700016" az_as wrong login --service-principal -u 00000000-0000-0000-0000-00000000dead -p nonsense --tenant "$tenant"
 refuses "another tenant" "AADSTS90002|tenant|not found" az_as wrong login --service-principal -u "$APP" -p "$APP_SECRET" --tenant 00000000-0000-0000-0000-00000000dead
 check "az logout" az_as secret logout
 refuses "forgets it" "az login" az_as secret acr list

@@ -13,9 +13,9 @@ const client = new management.ContainerRegistryManagementClient(credential, env.
 check("operations", (await all(client.operations.list())).some((o) => o.name.endsWith("registries/read")));
 const type = "Microsoft.ContainerRegistry/registries";
 equals("check a name", true, (await client.registries.checkNameAvailability({ name, type })).nameAvailable);
-const made = await client.registries.create(group, name, { location: "eastus", sku: { name: "Premium" }, tags: { x: "y" }, properties: { adminUserEnabled: true } });
-equals("create", [name, "Premium", "Succeeded", true], [made.name, made.sku.name, made.properties.provisioningState, made.properties.adminUserEnabled]);
-check("when", made.properties.creationDate instanceof Date, made.properties);
+const made = await client.registries.create(group, name, { location: "eastus", sku: { name: "Premium" }, tags: { x: "y" }, adminUserEnabled: true });
+equals("create", [name, "Premium", "Succeeded", true], [made.name, made.sku.name, made.provisioningState, made.adminUserEnabled]);
+check("when", made.creationDate instanceof Date, made);
 equals("the name is taken", false, (await client.registries.checkNameAvailability({ name, type })).nameAvailable);
 equals("get", made.id, (await client.registries.get(group, name)).id);
 await refuses("get one that is not there", () => client.registries.get(group, "nosuchregistry"), 404, "ResourceNotFound");
@@ -23,17 +23,15 @@ check("list", (await all(client.registries.list())).some((r) => r.name === name)
 check("list of a group", (await all(client.registries.listByResourceGroup(group))).some((r) => r.name === name));
 const changed = await client.registries.update(group, name, {
   tags: { x: "z" },
-  properties: {
-    anonymousPullEnabled: true,
-    networkRuleSet: { defaultAction: "Allow", ipRules: [{ iPAddressOrRange: "192.0.2.0/24", action: "Allow" }] },
-    policies: { retentionPolicy: { days: 5, status: "enabled" } },
-  },
+  anonymousPullEnabled: true,
+  networkRuleSet: { defaultAction: "Allow", ipRules: [{ ipAddressOrRange: "192.0.2.0/24", action: "Allow" }] },
+  policies: { retentionPolicy: { days: 5, status: "enabled" } },
 });
 equals("update", [{ x: "z" }, true, "192.0.2.0/24", 5], [
   changed.tags,
-  changed.properties.anonymousPullEnabled,
-  changed.properties.networkRuleSet.ipRules[0].iPAddressOrRange ?? changed.properties.networkRuleSet.ipRules[0].ipAddressOrRange,
-  changed.properties.policies.retentionPolicy.days,
+  changed.anonymousPullEnabled,
+  changed.networkRuleSet.ipRules[0].ipAddressOrRange,
+  changed.policies.retentionPolicy.days,
 ]);
 const usages = (await client.registries.listUsages(group, name)).value;
 equals("usages", ["Bytes", 0], usages.filter((u) => u.name === "Size").map((u) => [u.unit, u.currentValue])[0]);
@@ -47,22 +45,22 @@ equals("credentials of the admin user, renewed", [name, false, true], [
 check("private link resources", (await all(client.registries.listPrivateLinkResources(group, name))).some((r) => r.groupId === "registry"));
 
 // --- scope maps and tokens
-const map = await client.scopeMaps.create(group, name, "team", { properties: { actions: ["repositories/app/content/read"], description: "reads" } });
-equals("create a scope map", ["repositories/app/content/read"], map.properties.actions);
-equals("get it", "reads", (await client.scopeMaps.get(group, name, "team")).properties.description);
-equals("change it", "both", (await client.scopeMaps.update(group, name, "team", { properties: { description: "both" } })).properties.description);
+const map = await client.scopeMaps.create(group, name, "team-map", { actions: ["repositories/app/content/read"], description: "reads" });
+equals("create a scope map", ["repositories/app/content/read"], map.actions);
+equals("get it", "reads", (await client.scopeMaps.get(group, name, "team-map")).description);
+equals("change it", "both", (await client.scopeMaps.update(group, name, "team-map", { description: "both" })).description);
 check("list them", (await all(client.scopeMaps.list(group, name))).some((s) => s.name === "_repositories_pull"));
-const token = await client.tokens.create(group, name, "ci", { properties: { scopeMapId: map.id, status: "enabled" } });
-equals("create a token", "enabled", token.properties.status);
+const token = await client.tokens.create(group, name, "ci-token", { scopeMapId: map.id, status: "enabled" });
+equals("create a token", "enabled", token.status);
 const passwords = await client.registries.generateCredentials(group, name, { tokenId: token.id });
-equals("generate its passwords", ["ci", 2, true], [passwords.username, passwords.passwords.length, passwords.passwords.every((p) => p.value)]);
-equals("get it", map.id.toLowerCase(), (await client.tokens.get(group, name, "ci")).properties.scopeMapId.toLowerCase());
-equals("disable it", "disabled", (await client.tokens.update(group, name, "ci", { properties: { status: "disabled" } })).properties.status);
-equals("list tokens", ["ci"], (await all(client.tokens.list(group, name))).map((t) => t.name));
-await client.tokens.delete(group, name, "ci");
-await refuses("delete a token", () => client.tokens.get(group, name, "ci"), 404);
-await client.scopeMaps.delete(group, name, "team");
-await refuses("delete a scope map", () => client.scopeMaps.get(group, name, "team"), 404);
+equals("generate its passwords", ["ci-token", 2, true], [passwords.username, passwords.passwords.length, passwords.passwords.every((p) => p.value)]);
+equals("get it", map.id.toLowerCase(), (await client.tokens.get(group, name, "ci-token")).scopeMapId.toLowerCase());
+equals("disable it", "disabled", (await client.tokens.update(group, name, "ci-token", { status: "disabled" })).status);
+equals("list tokens", ["ci-token"], (await all(client.tokens.list(group, name))).map((t) => t.name));
+await client.tokens.delete(group, name, "ci-token");
+await refuses("delete a token", () => client.tokens.get(group, name, "ci-token"), 404);
+await client.scopeMaps.delete(group, name, "team-map");
+await refuses("delete a scope map", () => client.scopeMaps.get(group, name, "team-map"), 404);
 
 // --- what there is none of yet
 for (const what of ["webhooks", "cacheRules", "credentialSets", "connectedRegistries", "privateEndpointConnections"]) {

@@ -80,28 +80,28 @@ equals("one of them", "registry", client.registries.get_private_link_resource(gr
 
 # --- scope maps and tokens
 made = client.scope_maps.begin_create(
-    group, name, "team", m.ScopeMap(properties=m.ScopeMapProperties(actions=["repositories/app/content/read"], description="reads"))
+    group, name, "team-map", m.ScopeMap(properties=m.ScopeMapProperties(actions=["repositories/app/content/read"], description="reads"))
 ).result()
 equals("create a scope map", (["repositories/app/content/read"], "reads", "Succeeded"), (made.actions, made.description, made.provisioning_state))
-changed = client.scope_maps.begin_update(group, name, "team", {"properties": {"actions": ["repositories/app/content/read", "repositories/app/content/write"]}}).result()
+changed = client.scope_maps.begin_update(group, name, "team-map", {"properties": {"actions": ["repositories/app/content/read", "repositories/app/content/write"]}}).result()
 equals("change it", 2, len(changed.actions))
 equals("and the rest stays", "reads", changed.description)
-check("list them", {"team", "_repositories_admin", "_repositories_pull", "_repositories_push"} <= {s.name for s in client.scope_maps.list(group, name)})
-token = client.tokens.begin_create(group, name, "ci", {"properties": {"scopeMapId": made.id, "status": "enabled"}}).result()
-equals("create a token", ("ci", "enabled", made.id.lower()), (token.name, token.status, token.scope_map_id.lower()))
+check("list them", {"team-map", "_repositories_admin", "_repositories_pull", "_repositories_push"} <= {s.name for s in client.scope_maps.list(group, name)})
+token = client.tokens.begin_create(group, name, "ci-token", {"properties": {"scopeMapId": made.id, "status": "enabled"}}).result()
+equals("create a token", ("ci-token", "enabled", made.id.lower()), (token.name, token.status, token.scope_map_id.lower()))
 passwords = client.registries.begin_generate_credentials(group, name, {"tokenId": token.id}).result()
-equals("generate its passwords", ("ci", ["password1", "password2"]), (passwords.username, [p.name for p in passwords.passwords]))
+equals("generate its passwords", ("ci-token", ["password1", "password2"]), (passwords.username, [p.name for p in passwords.passwords]))
 check("which are shown", all(p.value for p in passwords.passwords))
-shown = client.tokens.get(group, name, "ci")
+shown = client.tokens.get(group, name, "ci-token")
 check("once", not any(p.value for p in shown.credentials.passwords), shown.credentials.passwords)
 single = client.registries.begin_generate_credentials(group, name, {"tokenId": token.id, "name": "password1", "expiry": "2030-01-01T00:00:00Z"}).result()
 equals("one of them, that expires", 2030, [p for p in single.passwords if p.name == "password1"][0].expiry.year)
-equals("disable it", "disabled", client.tokens.begin_update(group, name, "ci", {"properties": {"status": "disabled"}}).result().status)
-equals("list tokens", ["ci"], [t.name for t in client.tokens.list(group, name)])
-client.tokens.begin_delete(group, name, "ci").result()
-refuses("delete a token", lambda: client.tokens.get(group, name, "ci"), ResourceNotFoundError)
-client.scope_maps.begin_delete(group, name, "team").result()
-refuses("delete a scope map", lambda: client.scope_maps.get(group, name, "team"), ResourceNotFoundError)
+equals("disable it", "disabled", client.tokens.begin_update(group, name, "ci-token", {"properties": {"status": "disabled"}}).result().status)
+equals("list tokens", ["ci-token"], [t.name for t in client.tokens.list(group, name)])
+client.tokens.begin_delete(group, name, "ci-token").result()
+refuses("delete a token", lambda: client.tokens.get(group, name, "ci-token"), ResourceNotFoundError)
+client.scope_maps.begin_delete(group, name, "team-map").result()
+refuses("delete a scope map", lambda: client.scope_maps.get(group, name, "team-map"), ResourceNotFoundError)
 
 # --- what there is none of yet
 for what in ("webhooks", "cache_rules", "credential_sets", "connected_registries", "private_endpoint_connections"):
@@ -116,7 +116,6 @@ scope = client.registries.get(group, name).id
 found = list(roles.role_definitions.list(scope, filter="roleName eq 'AcrPull'"))
 equals("authorization: a role by name", ["7f951dda-4ed3-4680-a7ca-43fe172d538d"], [r.name for r in found])
 check("authorization: its actions", "Microsoft.ContainerRegistry/registries/pull/read" in found[0].permissions[0].actions, found[0].permissions)
-principal = str(uuid.uuid4())
 assignment = roles.role_assignments.create(
     scope,
     str(uuid.uuid4()),
