@@ -277,10 +277,14 @@ fn the_same_token_is_handed_out_for_a_minute() {
     let token = |password| Subject::Token { name: "my-token".parse().unwrap(), password };
     assert_ne!(ask(&token(1), &[], 0).token, ask(&token(2), &[], 0).token, "and so is another password of a token");
     // Whoever's tokens were all ended gets none of them again.
-    let renewed = Timestamp(NOW.0 + 1);
-    let after = issued_since(&a, &someone(), renewed, &grants(), Timestamp(NOW.0 + 2));
-    assert_ne!(first.token, after.token);
-    assert!(a.verify_access(after.token.expose(), REG, NOW).unwrap().issued > renewed);
+    let at = |micros| Timestamp(NOW.0 + micros);
+    let catalog = [Grant { kind: "registry".into(), name: "catalog".into(), actions: vec!["*".into()] }];
+    let before = issued(&a, &someone(), &catalog, at(0));
+    assert_eq!(before.token, issued(&a, &someone(), &catalog, at(1)).token);
+    let after = issued_since(&a, &someone(), at(2), &catalog, at(3));
+    assert_ne!(before.token, after.token);
+    let read = a.verify_access(after.token.expose(), REG, at(4)).unwrap();
+    assert_eq!(read.issued, at(3), "to the microsecond");
 }
 
 #[test]
