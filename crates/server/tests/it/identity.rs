@@ -89,7 +89,7 @@ async fn a_service_principal_gets_a_token_for_its_secret() {
         (with(2, "wrong"), 401, "invalid_client", "AADSTS7000215: "),
         (with(1, "22222222-2222-2222-2222-222222222222"), 401, "invalid_client", "AADSTS7000215: "),
         (with(1, "' OR 1=1 --"), 401, "invalid_client", "AADSTS7000215: "),
-        (with(0, "password"), 400, "unsupported_grant_type", "AADSTS70003: "),
+        (with(0, "implicit"), 400, "unsupported_grant_type", "AADSTS70003: "),
         (good.to_vec(), 400, "invalid_request", "AADSTS900144: "),
         ([good.to_vec(), vec![("scope", "openid")]].concat(), 400, "invalid_scope", "AADSTS1002012: "),
         ([good[..2].to_vec(), vec![scope]].concat(), 401, "invalid_client", "AADSTS7000216: "),
