@@ -36,6 +36,17 @@ impl Token {
         claims.get(name)?.as_str().map(str::to_owned)
     }
 
+    /// The actions of the first grant of a registry's access token (`access[0].actions`).
+    pub fn granted_actions(&self) -> Vec<String> {
+        let actions = || {
+            let payload = URL_SAFE_NO_PAD.decode(self.secret.expose().split('.').nth(1)?).ok()?;
+            let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+            let actions = claims.pointer("/access/0/actions")?.as_array()?;
+            Some(actions.iter().filter_map(|a| a.as_str().map(str::to_owned)).collect())
+        };
+        actions().unwrap_or_default()
+    }
+
     /// Whether it can still be sent at `now`.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         now.unix_secs() + MARGIN_SECS < self.expires

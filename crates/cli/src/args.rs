@@ -97,6 +97,108 @@ pub(crate) fn tags(words: &[String]) -> serde_json::Value {
     serde_json::Value::Object(pairs.collect())
 }
 
+/// A value, or `@FILE` for what a file holds: secrets stay off the process list so.
+pub(crate) fn text_or_file(text: &str) -> Result<String, String> {
+    let Some(file) = text.strip_prefix('@').filter(|f| !f.is_empty()) else {
+        return Ok(text.to_owned());
+    };
+    let read = if file == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    // The newline that an editor leaves at the end is no part of a secret.
+    read.map(|text| text.trim_end_matches(['\n', '\r']).to_owned()).map_err(|e| format!("cannot read {file}: {e}"))
+}
+
+/// JSON, or a file with JSON in it (`FILE` or `@FILE`).
+pub(crate) fn json_or_file(text: &str) -> Result<serde_json::Value, String> {
+    let text = if !text.starts_with('@') && std::path::Path::new(text).is_file() {
+        std::fs::read_to_string(text).map_err(|e| format!("cannot read {text}: {e}"))?
+    } else {
+        text_or_file(text)?
+    };
+    serde_json::from_str(&text).map_err(|e| format!("it is neither JSON nor a file with JSON in it: {e}"))
+}
+
+/// A text that must not be empty: as a filter it would mean everything.
+pub(crate) fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("it can't be an empty string: leave it out or write something".into())
+    } else {
+        Ok(text.into())
+    }
+}
+
+/// Calendar years from now, as credentials count them: the same day and time.
+pub(crate) fn years_from(now: portolan_types::Timestamp, years: u32) -> Option<portolan_types::Timestamp> {
+    let text = now.rfc3339();
+    let (year, rest) = text.split_once('-')?;
+    let year = year.parse::<u32>().ok()?.checked_add(years)?;
+    let parse = |rest: &str| portolan_types::Timestamp::parse(&format!("{year:04}-{rest}"));
+    // The 29th of February has no like in most years.
+    parse(rest).or_else(|| parse(&rest.replacen("02-29", "02-28", 1)))
+}
+
+/// A time (RFC 3339) or a day (its first moment, UTC).
+pub(crate) fn time_or_day(text: &str) -> Result<portolan_types::Timestamp, String> {
+    use portolan_types::Timestamp;
+    let zoned = || Timestamp::parse(&format!("{text}Z"));
+    let day = || Timestamp::parse(&format!("{text}T00:00:00Z"));
+    Timestamp::parse(text)
+        .or_else(zoned)
+        .or_else(day)
+        .ok_or_else(|| "it is neither a time, such as 2027-12-31T11:59:59Z, nor a day, such as 2027-12-31".into())
+}
+
+/// az's generic update: members of the object by path.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Generic Update Arguments")]
+pub(crate) struct Change {
+    /// Set a member: PATH=VALUE, such as tags.owner=me. VALUE is JSON, or text.
+    #[arg(long, value_name = "PATH=VALUE", num_args = 1.., action = clap::ArgAction::Append)]
+    set: Vec<String>,
+    /// Remove a member: PATH, such as tags.owner.
+    #[arg(long, value_name = "PATH", action = clap::ArgAction::Append)]
+    remove: Vec<String>,
+}
+
+impl Change {
+    /// Nothing was asked for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+
+    /// Change an object.
+    pub(crate) fn apply(&self, object: &mut serde_json::Value) -> crate::error::Result<()> {
+        use serde_json::{Value, json};
+        let bad = |text: &str| crate::error::Failure::new(format!("Couldn't find '{text}' in the object."));
+        for text in &self.set {
+            let (path, value) = text.split_once('=').ok_or_else(|| {
+                crate::error::Failure::usage(format!("'{text}' does not say what to set: write PATH=VALUE"))
+            })?;
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            let mut at = &mut *object;
+            for step in path.split('.') {
+                if at.is_null() {
+                    *at = json!({});
+                }
+                at = match (at, step.parse::<usize>()) {
+                    (Value::Array(items), Ok(n)) => items.get_mut(n).ok_or_else(|| bad(path))?,
+                    (Value::Object(members), _) => members.entry(step).or_insert(Value::Null),
+                    _ => return Err(bad(path)),
+                };
+            }
+            *at = value;
+        }
+        for path in &self.remove {
+            let (parent, last) = path.rsplit_once('.').map_or(("", path.as_str()), |(p, l)| (p, l));
+            let mut at = &mut *object;
+            for step in parent.split('.').filter(|s| !s.is_empty()) {
+                at = at.get_mut(step).ok_or_else(|| bad(path))?;
+            }
+            at.as_object_mut().and_then(|members| members.remove(last)).ok_or_else(|| bad(path))?;
+        }
+        Ok(())
+    }
+}
+
 /// A registry by name, for the groups where az writes `-n`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NamedRegistry {
@@ -153,5 +255,48 @@ mod tests {
         assert_eq!(location("West Europe").as_deref(), Ok("westeurope"));
         assert_eq!(tags(&["a=b=c".into(), "d".into()]), serde_json::json!({"a": "b=c", "d": ""}));
         assert_eq!(tags(&[String::new()]), serde_json::json!({}));
+        assert!(not_empty("").is_err());
+    }
+
+    #[test]
+    fn files_stand_for_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "hush\n").unwrap();
+        assert_eq!(text_or_file(&format!("@{}", file.display())).as_deref(), Ok("hush"));
+        assert_eq!(text_or_file("p@ss").as_deref(), Ok("p@ss"));
+        assert_eq!(text_or_file("@").as_deref(), Ok("@"));
+        assert!(text_or_file("@/no/such/file").is_err());
+        std::fs::write(&file, r#"{"a": 1}"#).unwrap();
+        for text in [format!("@{}", file.display()), file.display().to_string(), r#"{"a": 1}"#.to_owned()] {
+            assert_eq!(json_or_file(&text), Ok(serde_json::json!({"a": 1})), "{text}");
+        }
+        assert!(json_or_file("{").is_err());
+    }
+
+    #[test]
+    fn times() {
+        let day = time_or_day("2028-02-29").unwrap();
+        assert_eq!(day.unix_secs(), time_or_day("2028-02-29T00:00:00Z").unwrap().unix_secs());
+        assert_eq!(years_from(day, 1).unwrap().unix_secs(), time_or_day("2029-02-28").unwrap().unix_secs());
+        assert_eq!(years_from(day, 4).unwrap().unix_secs(), time_or_day("2032-02-29").unwrap().unix_secs());
+        assert!(time_or_day("soon").is_err());
+    }
+
+    #[test]
+    fn changes_by_path() {
+        use serde_json::json;
+        let change = |set: &[&str], remove: &[&str]| Change {
+            set: set.iter().map(|s| (*s).to_owned()).collect(),
+            remove: remove.iter().map(|s| (*s).to_owned()).collect(),
+        };
+        let mut object = json!({"tags": {"a": "b"}, "list": [{"x": 1}]});
+        change(&["tags.c=d", "flag=true", "new.deep=1", "list.0.x=2"], &["tags.a"]).apply(&mut object).unwrap();
+        assert_eq!(object, json!({"tags": {"c": "d"}, "list": [{"x": 2}], "flag": true, "new": {"deep": 1}}));
+        for bad in
+            [change(&["a"], &[]), change(&["flag.x=1"], &[]), change(&[], &["tags.zz"]), change(&["list.7=1"], &[])]
+        {
+            assert!(bad.apply(&mut object).is_err(), "{bad:?}");
+        }
     }
 }

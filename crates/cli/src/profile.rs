@@ -64,6 +64,11 @@ impl ConfigDir {
         self.remove("cache.json")
     }
 
+    /// Keep the same sign-in as it is now: another subscription, the next refresh token.
+    pub(crate) fn update_profile(&self, profile: &Profile) -> Result<()> {
+        self.replace("profile.json", profile)
+    }
+
     /// Sign out.
     pub(crate) fn clear(&self) -> Result<()> {
         self.remove("profile.json")?;
@@ -131,15 +136,96 @@ pub(crate) struct Profile {
     /// Its name.
     #[serde(default)]
     pub subscription_name: String,
-    /// The service principal.
-    pub client_id: String,
-    /// Its secret.
-    #[serde(serialize_with = "exposed")]
-    pub client_secret: Secret<String>,
+    /// Who.
+    #[serde(flatten)]
+    pub who: Who,
     /// Certificates (PEM) trusted beside the system's. Kept here, not as a path: the server's
     /// data folder is not for every client to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
+}
+
+/// Who is signed in, and what proves it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub(crate) enum Who {
+    /// A service principal with a secret.
+    Secret {
+        /// Its application id.
+        client_id: String,
+        /// The secret.
+        #[serde(serialize_with = "exposed")]
+        client_secret: Secret<String>,
+    },
+    /// A service principal with a certificate. The file is read each time: the key stays
+    /// where its owner put it.
+    Certificate {
+        /// Its application id.
+        client_id: String,
+        /// Key and certificate, PEM.
+        certificate: PathBuf,
+    },
+    /// A service principal with a token of another issuer.
+    Federated {
+        /// Its application id.
+        client_id: String,
+        /// The token. It runs out, and the sign-in with it.
+        #[serde(serialize_with = "exposed")]
+        federated_token: Secret<String>,
+    },
+    /// A person.
+    User {
+        /// The name they sign in with.
+        user_name: String,
+        /// For new tokens.
+        #[serde(serialize_with = "exposed")]
+        refresh_token: Secret<String>,
+    },
+    /// What runs here; where to ask is in the environment of each command.
+    Managed {
+        /// Which one.
+        managed_identity: Identity,
+    },
+}
+
+/// Which managed identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Identity {
+    /// The only one.
+    Only,
+    /// By application id.
+    ClientId(String),
+    /// By object id.
+    ObjectId(String),
+    /// By ARM id.
+    ResourceId(String),
+}
+
+impl Who {
+    /// As az shows it in `user`: name, type, and for managed identities what was named.
+    pub(crate) fn shown(&self) -> serde_json::Value {
+        use serde_json::json;
+        let managed =
+            |name: &str, info: String| json!({"assignedIdentityInfo": info, "name": name, "type": "servicePrincipal"});
+        match self {
+            Who::Secret { client_id, .. } | Who::Certificate { client_id, .. } | Who::Federated { client_id, .. } => {
+                json!({"name": client_id, "type": "servicePrincipal"})
+            }
+            Who::User { user_name, .. } => json!({"name": user_name, "type": "user"}),
+            Who::Managed { managed_identity } => match managed_identity {
+                Identity::Only => managed("systemAssignedIdentity", "MSI".into()),
+                Identity::ClientId(id) => managed("userAssignedIdentity", format!("MSIClient-{id}")),
+                Identity::ObjectId(id) => managed("userAssignedIdentity", format!("MSIObject-{id}")),
+                Identity::ResourceId(id) => managed("userAssignedIdentity", format!("MSIResource-{id}")),
+            },
+        }
+    }
+
+    /// The name to sign out by.
+    pub(crate) fn name(&self) -> String {
+        self.shown().get("name").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    }
 }
 
 /// `bootstrap.json`, which a server's first start leaves behind.
@@ -162,6 +248,18 @@ pub(crate) struct Bootstrap {
 }
 
 impl Bootstrap {
+    /// The owner's sign-in.
+    pub(crate) fn into_profile(self, ca_pem: Option<String>) -> Profile {
+        Profile {
+            server: self.server.trim_end_matches('/').to_owned(),
+            tenant_id: self.tenant_id,
+            subscription_id: self.subscription_id,
+            subscription_name: String::new(),
+            who: Who::Secret { client_id: self.client_id, client_secret: self.client_secret },
+            ca_pem,
+        }
+    }
+
     /// Read it, and the CA file it names.
     pub(crate) fn read(path: &Path) -> Result<(Bootstrap, Option<String>)> {
         let fail = |e: &dyn std::fmt::Display| Failure::new(format!("cannot read {}: {e}", path.display()));
@@ -253,8 +351,7 @@ mod tests {
             tenant_id: "t".into(),
             subscription_id: "s".into(),
             subscription_name: "Local".into(),
-            client_id: "c".into(),
-            client_secret: String::from("hush").into(),
+            who: Who::Secret { client_id: "c".into(), client_secret: String::from("hush").into() },
             ca_pem: None,
         }
     }
@@ -266,7 +363,18 @@ mod tests {
         assert!(config.profile().unwrap().is_none());
         config.set_profile(&profile()).unwrap();
         let back = config.profile().unwrap().unwrap();
-        assert_eq!(back.client_secret.expose(), "hush");
+        assert!(matches!(&back.who, Who::Secret { client_secret, .. } if client_secret.expose() == "hush"));
+        for who in [
+            Who::Certificate { client_id: "c".into(), certificate: "/k.pem".into() },
+            Who::Federated { client_id: "c".into(), federated_token: String::from("t").into() },
+            Who::User { user_name: "a@b".into(), refresh_token: String::from("r").into() },
+            Who::Managed { managed_identity: Identity::Only },
+            Who::Managed { managed_identity: Identity::ClientId("c".into()) },
+        ] {
+            let shown = who.shown();
+            config.update_profile(&Profile { who, ..profile() }).unwrap();
+            assert_eq!(config.profile().unwrap().unwrap().who.shown(), shown);
+        }
         let mode = fs::metadata(config.path().join("profile.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::metadata(config.path()).unwrap().permissions().mode() & 0o777, 0o700);

@@ -7,16 +7,17 @@ use std::cell::RefCell;
 
 use portolan_api::acr::{AcrClient, AcrTokens, Login};
 use portolan_api::arm::{ArmClient, Registry, RegistryRef};
-use portolan_api::identity::SignIn;
+use portolan_api::graph::Graph;
+use portolan_api::identity::{Credential, ManagedEndpoint, ManagedIdentity, SignIn, Which};
 use portolan_api::transport::{self, TransportOptions};
 use portolan_api::{Credentials, HttpClient, RegistryClient};
 use portolan_types::Secret;
 use serde_json::Value;
 
-use crate::args::{Global, RegistryLogin};
+use crate::args::{self, Global, RegistryLogin};
 use crate::error::{Failure, Result};
 use crate::output::group_of_id;
-use crate::profile::{Cache, ConfigDir, KeptRegistry, Profile};
+use crate::profile::{Cache, ConfigDir, Identity, KeptRegistry, Profile, Who};
 
 /// A signed-in command.
 #[derive(Debug)]
@@ -68,11 +69,16 @@ impl Session {
 
     /// A token of the directory for `resource`, or for the control plane.
     pub(crate) async fn directory_token(&self, resource: Option<&str>) -> Result<portolan_api::Token> {
-        let sign_in = sign_in(&self.http, &self.profile)?;
+        let sign_in = self.arm.sign_in();
         Ok(match resource {
             Some(resource) => sign_in.token(resource.trim_end_matches("/.default")).await?,
             None => sign_in.arm_token().await?,
         })
+    }
+
+    /// The directory.
+    pub(crate) fn graph(&self) -> Graph<'_> {
+        Graph(&self.arm)
     }
 
     /// The connections.
@@ -87,6 +93,15 @@ impl Session {
 
     /// Keep what this command learned. A failure costs the next command time, not more.
     pub(crate) fn keep(&self) {
+        if let (Who::User { user_name, refresh_token }, Some(now)) =
+            (&self.profile.who, self.arm.sign_in().refresh_token())
+            && *refresh_token != now
+        {
+            let who = Who::User { user_name: user_name.clone(), refresh_token: now };
+            if let Err(error) = self.config.update_profile(&Profile { who, ..self.profile.clone() }) {
+                tracing::debug!(%error, "the refresh token was not kept");
+            }
+        }
         let token = self.arm.kept_token();
         let mut cache = self.cache.borrow_mut();
         let old = cache.arm.clone().map(portolan_api::Token::from);
@@ -186,6 +201,44 @@ impl Session {
         }
     }
 
+    /// Do something with what lies below a registry, named by `rest` of its ARM id.
+    pub(crate) async fn below<T>(
+        &self,
+        registry: &args::Registry,
+        rest: &str,
+        work: impl AsyncFn(&str) -> Result<T>,
+    ) -> Result<T> {
+        self.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {
+            work(&format!("{}/{rest}", self.arm.registry_id(r))).await
+        })
+        .await
+    }
+
+    /// A registry's ARM id, for what takes several steps. Asked anew: the first of them may
+    /// change something.
+    pub(crate) async fn registry_id(&self, registry: &args::Registry) -> Result<String> {
+        let found = self.find_registry(&registry.name, registry.resource_group.as_deref()).await?;
+        Ok(self.arm.registry_id(&RegistryRef { group: found.group, name: found.name }))
+    }
+
+    /// A registry as the server shows it.
+    pub(crate) async fn registry_object(&self, registry: &args::NamedRegistry) -> Result<Value> {
+        let shown = self.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {
+            Ok(self.arm.registry(r).await?)
+        });
+        shown.await
+    }
+
+    /// The same, of a Premium registry; of another, `refusal` is the error.
+    pub(crate) async fn premium(&self, registry: &args::NamedRegistry, refusal: &str) -> Result<Value> {
+        let shown = self.registry_object(registry).await?;
+        match shown.pointer("/sku/name").and_then(Value::as_str) {
+            Some(tier) if tier.eq_ignore_ascii_case("Premium") => Ok(shown),
+            _ => Err(Failure::new(refusal)
+                .hint(format!("change the tier: `portolan acr update -n {} --sku Premium`", registry.name))),
+        }
+    }
+
     /// Do something with a registry's data plane, with the same second try.
     pub(crate) async fn with_data_plane<T>(
         &self,
@@ -237,7 +290,7 @@ impl Session {
                     refresh: registry.refresh.clone().map(Into::into),
                     access: registry.access.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect(),
                 };
-                (Login::Directory(sign_in(&self.http, &self.profile)?), kept)
+                (Login::Directory(self.arm.sign_in().clone()), kept)
             }
         };
         Ok(AcrClient::new(self.http.clone(), &base, login, kept)?)
@@ -284,10 +337,46 @@ impl Session {
     }
 }
 
-fn sign_in(http: &HttpClient, profile: &Profile) -> Result<SignIn> {
+/// The sign-in of a profile.
+pub(crate) fn sign_in(http: &HttpClient, profile: &Profile) -> Result<SignIn> {
     let base = transport::base_url(&profile.server)?;
-    let secret = profile.client_secret.clone();
-    Ok(SignIn::new(http.clone(), base, &profile.tenant_id, &profile.client_id, secret))
+    let credential = match &profile.who {
+        Who::Secret { client_id, client_secret } => {
+            Credential::Secret { client_id: client_id.clone(), secret: client_secret.clone() }
+        }
+        Who::Certificate { client_id, certificate } => {
+            let pem = std::fs::read_to_string(certificate)
+                .map_err(|e| Failure::new(format!("cannot read the certificate {}: {e}", certificate.display())))?;
+            Credential::Certificate { client_id: client_id.clone(), pem: Secret::new(pem) }
+        }
+        Who::Federated { client_id, federated_token } => {
+            Credential::Assertion { client_id: client_id.clone(), token: federated_token.clone() }
+        }
+        Who::User { refresh_token, .. } => Credential::Refresh(refresh_token.clone()),
+        Who::Managed { managed_identity } => {
+            let which = match managed_identity {
+                Identity::Only => Which::Only,
+                Identity::ClientId(id) => Which::ClientId(id.clone()),
+                Identity::ObjectId(id) => Which::ObjectId(id.clone()),
+                Identity::ResourceId(id) => Which::ResourceId(id.clone()),
+            };
+            Credential::Managed(ManagedIdentity { endpoint: managed_endpoint(), which })
+        }
+    };
+    Ok(SignIn::with(http.clone(), base, &profile.tenant_id, credential))
+}
+
+/// Where managed identities are asked for: by the variables that every client of them reads.
+fn managed_endpoint() -> ManagedEndpoint {
+    let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    match (var("IDENTITY_ENDPOINT"), var("IDENTITY_HEADER"), var("MSI_ENDPOINT"), var("MSI_SECRET")) {
+        (Some(url), Some(header), ..) => ManagedEndpoint::AppService { url, header: Secret::new(header) },
+        (_, _, Some(url), Some(secret)) => ManagedEndpoint::Msi { url, secret: Secret::new(secret) },
+        _ => {
+            let host = var("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+            ManagedEndpoint::Imds { host: host.unwrap_or_else(|| "http://169.254.169.254".into()) }
+        }
+    }
 }
 
 /// A registry given by its login server is meant by its first label.

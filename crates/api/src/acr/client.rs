@@ -96,6 +96,16 @@ impl AcrClient {
         Ok(token)
     }
 
+    /// Ask the registry who we are to be: it must answer with a challenge.
+    pub async fn challenge(&self) -> Result<()> {
+        let url = transport::join(&self.base, "/v2/")?;
+        match transport::send_limited(&url, || self.http.get(url.clone())).await {
+            Err(Error::Refused(refusal)) if refusal.status == 401 => Ok(()),
+            Ok(_) => Err(Error::protocol(&url, "it asks for no credentials")),
+            Err(error) => Err(error),
+        }
+    }
+
     /// An access token for `scope`, kept or new.
     pub async fn access_token(&self, scope: &str) -> Result<Token> {
         let now = Timestamp::now();

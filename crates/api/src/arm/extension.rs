@@ -22,7 +22,17 @@ fn filter(text: &str) -> String {
 impl ArmClient {
     /// `/subscriptions/{id}`, the scope commands mean when none is given.
     pub fn subscription_scope(&self) -> String {
-        self.subscription_path()
+        format!("/subscriptions/{}", self.subscription())
+    }
+
+    /// The ARM id of a registry.
+    pub fn registry_id(&self, registry: &super::RegistryRef) -> String {
+        format!(
+            "{}/resourceGroups/{}/providers/Microsoft.ContainerRegistry/registries/{}",
+            self.subscription_scope(),
+            registry.group,
+            registry.name
+        )
     }
 
     /// Any object by its ARM id.

@@ -1,11 +1,15 @@
 //! `portolan acr …`: registries themselves, and the groups of commands below them.
 
-use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Map, Value, json};
+use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::{Context, build, cache, credential, docker, manifest, pull, repository, run as runs};
-use crate::args::{self, NamedRegistry};
-use crate::error::{Failure, Result};
+use super::registry::{CreateArgs, UpdateArgs, create, show_endpoints, update};
+use super::{
+    Context, build, cache, config, credential, docker, endpoint, health, manifest, network_rule, pull,
+    registry_identity, repository, run as runs, scope_map, token,
+};
+use crate::args::NamedRegistry;
+use crate::error::Result;
 use crate::output::table::{member, time};
 use crate::output::{Output, shape};
 use crate::session::Session;
@@ -47,6 +51,12 @@ enum AcrCommand {
         /// The name to check.
         #[arg(short = 'n', long, value_name = "REGISTRY")]
         name: String,
+        /// Taken for az's sake: names have no suffix here.
+        #[arg(long, hide = true)]
+        dnl_scope: Option<String>,
+        /// Taken for az's sake.
+        #[arg(short = 'g', long, hide = true)]
+        resource_group: Option<String>,
     },
     /// Show the quotas of a registry and what is used of them.
     ShowUsage {
@@ -62,6 +72,32 @@ enum AcrCommand {
     Credential(credential::CredentialArgs),
     /// Log docker or podman in to a registry.
     Login(docker::LoginArgs),
+    /// Find what is wrong with a registry, or with the way to it.
+    CheckHealth(health::HealthArgs),
+    /// Manage repository tokens.
+    Token(token::TokenArgs),
+    /// Manage scope maps: what repository tokens may do.
+    ScopeMap(scope_map::ScopeMapArgs),
+    /// Manage policies.
+    Config(config::ConfigArgs),
+    /// Manage from where a registry can be reached (Premium).
+    NetworkRule(network_rule::NetworkRuleArgs),
+    /// Manage the identities of a registry.
+    Identity(registry_identity::RegistryIdentityArgs),
+    /// See whether a registry has a key of its own.
+    Encryption(registry_identity::EncryptionArgs),
+    /// See private endpoints.
+    #[command(subcommand)]
+    PrivateEndpointConnection(endpoint::ListOnly),
+    /// See what private endpoints could lead to.
+    #[command(subcommand)]
+    PrivateLinkResource(endpoint::ListOnly),
+    /// See replicas.
+    #[command(subcommand)]
+    Replication(endpoint::ListOnly),
+    /// See webhooks.
+    #[command(subcommand)]
+    Webhook(endpoint::ListOnly),
     /// Build an image on the server and put it into the registry.
     ///
     /// Needs no docker. The folder is packed and sent as docker would: everything but what
@@ -85,162 +121,25 @@ enum AcrCommand {
     Pull(pull::PullArgs),
 }
 
-/// The tiers.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SkuName {
-    /// For development and learning.
-    #[value(name = "Basic")]
-    Basic,
-    /// For most production uses.
-    #[value(name = "Standard")]
-    Standard,
-    /// For the highest volumes.
-    #[value(name = "Premium")]
-    Premium,
-}
-
-impl SkuName {
-    fn as_str(self) -> &'static str {
-        match self {
-            SkuName::Basic => "Basic",
-            SkuName::Standard => "Standard",
-            SkuName::Premium => "Premium",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum RoleMode {
-    #[value(name = "rbac")]
-    Rbac,
-    #[value(name = "rbac-abac")]
-    RbacAbac,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OnOff {
-    #[value(name = "Enabled")]
-    Enabled,
-    #[value(name = "Disabled")]
-    Disabled,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DefaultAction {
-    #[value(name = "Allow")]
-    Allow,
-    #[value(name = "Deny")]
-    Deny,
-}
-
-/// Settings that both `create` and `update` take.
-#[derive(Debug, Args)]
-struct Settings {
-    /// Whether the admin user is enabled.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = args::three_state, value_name = "true|false")]
-    admin_enabled: Option<bool>,
-    /// Whether the registry can be reached from public networks.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = args::three_state, value_name = "true|false")]
-    public_network_enabled: Option<bool>,
-    /// What happens when no network rule matches (Premium).
-    #[arg(long, value_enum, ignore_case = true)]
-    default_action: Option<DefaultAction>,
-    /// Whether trusted services pass network rules.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = args::three_state, value_name = "true|false")]
-    allow_trusted_services: Option<bool>,
-    /// Whether artifacts may be exported.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = args::three_state, value_name = "true|false")]
-    allow_exports: Option<bool>,
-    /// Whether there is a data endpoint of its own.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = args::three_state, value_name = "true|false")]
-    data_endpoint_enabled: Option<bool>,
-    /// How roles are assigned: rbac, for the registry, or rbac-abac, with conditions by repository.
-    #[arg(long, value_enum, ignore_case = true)]
-    role_assignment_mode: Option<RoleMode>,
-    /// Space-separated tags: key[=value] [key[=value] ...]. Use '' to clear.
-    #[arg(long, num_args = 0.., value_name = "KEY=VALUE")]
-    tags: Option<Vec<String>>,
-}
-
-impl Settings {
-    fn properties(&self) -> Map<String, Value> {
-        let mut out = Map::new();
-        let mut set = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                out.insert(key.into(), value);
-            }
-        };
-        let on_off = |b: bool| Value::from(if b { "Enabled" } else { "Disabled" });
-        set("adminUserEnabled", self.admin_enabled.map(Value::from));
-        set("publicNetworkAccess", self.public_network_enabled.map(on_off));
-        set("dataEndpointEnabled", self.data_endpoint_enabled.map(Value::from));
-        let bypass = |b: bool| Value::from(if b { "AzureServices" } else { "None" });
-        set("networkRuleBypassOptions", self.allow_trusted_services.map(bypass));
-        set(
-            "roleAssignmentMode",
-            self.role_assignment_mode.map(|mode| match mode {
-                RoleMode::Rbac => "LegacyRegistryPermissions".into(),
-                RoleMode::RbacAbac => "AbacRepositoryPermissions".into(),
-            }),
-        );
-        let action = self.default_action.or_else(|| {
-            // Closing the public endpoint closes every rule's door.
-            (self.public_network_enabled == Some(false)).then_some(DefaultAction::Deny)
-        });
-        set(
-            "networkRuleSet",
-            action.map(|action| match action {
-                DefaultAction::Allow => json!({"defaultAction": "Allow"}),
-                DefaultAction::Deny => json!({"defaultAction": "Deny"}),
-            }),
-        );
-        let export = |b: bool| json!({"exportPolicy": {"status": if b { "enabled" } else { "disabled" }}});
-        set("policies", self.allow_exports.map(export));
-        out
-    }
-}
-
-/// `portolan acr create`
-#[derive(Debug, Args)]
-struct CreateArgs {
-    /// The name: 5 to 50 lower-case letters and digits.
-    #[arg(short = 'n', long, value_name = "REGISTRY")]
-    name: String,
-    /// Name of the resource group.
-    #[arg(short = 'g', long, value_name = "GROUP", env = "AZURE_DEFAULTS_GROUP", hide_env = true)]
-    resource_group: String,
-    /// The tier.
-    #[arg(long, value_enum, ignore_case = true)]
-    sku: SkuName,
-    /// Location; the resource group's when not given.
-    #[arg(short = 'l', long, value_parser = args::location, env = "AZURE_DEFAULTS_LOCATION", hide_env = true)]
-    location: Option<String>,
-    /// Zone redundancy: kept and shown.
-    #[arg(long, value_enum, ignore_case = true)]
-    zone_redundancy: Option<OnOff>,
-    #[command(flatten)]
-    settings: Settings,
-}
-
-/// `portolan acr update`
-#[derive(Debug, Args)]
-struct UpdateArgs {
-    #[command(flatten)]
-    registry: NamedRegistry,
-    /// The tier.
-    #[arg(long, value_enum, ignore_case = true)]
-    sku: Option<SkuName>,
-    /// Whether anyone may pull without signing in.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_parser = args::three_state, value_name = "true|false")]
-    anonymous_pull_enabled: Option<bool>,
-    #[command(flatten)]
-    settings: Settings,
-}
-
 pub(super) async fn run(ctx: &Context, args: AcrArgs) -> Result<Output> {
     match args.command {
         AcrCommand::Credential(args) => credential::run(ctx, args).await,
         AcrCommand::Login(args) => docker::login(ctx, args).await,
+        AcrCommand::CheckHealth(args) => health::run(ctx, args).await,
+        AcrCommand::Token(args) => token::run(ctx, args).await,
+        AcrCommand::ScopeMap(args) => scope_map::run(ctx, args).await,
+        AcrCommand::Config(args) => config::run(ctx, args).await,
+        AcrCommand::NetworkRule(args) => network_rule::run(ctx, args).await,
+        AcrCommand::Identity(args) => registry_identity::run(ctx, args).await,
+        AcrCommand::Encryption(args) => registry_identity::encryption(ctx, args).await,
+        AcrCommand::PrivateEndpointConnection(command) => {
+            endpoint::run(ctx, endpoint::Kind::PrivateEndpointConnections, command).await
+        }
+        AcrCommand::PrivateLinkResource(command) => {
+            endpoint::run(ctx, endpoint::Kind::PrivateLinkResources, command).await
+        }
+        AcrCommand::Replication(command) => endpoint::run(ctx, endpoint::Kind::Replications, command).await,
+        AcrCommand::Webhook(command) => endpoint::run(ctx, endpoint::Kind::Webhooks, command).await,
         AcrCommand::Build(args) => build::run(ctx, *args).await,
         AcrCommand::Repository(args) => repository::run(ctx, args).await,
         AcrCommand::Manifest(args) => manifest::run(ctx, args).await,
@@ -253,18 +152,18 @@ pub(super) async fn run(ctx: &Context, args: AcrArgs) -> Result<Output> {
                 ctx.talk.confirm(&question, *yes)?;
             }
             let session = Session::open(&ctx.global)?;
-            let output = registry(&session, command).await;
+            let output = registry(ctx, &session, command).await;
             session.keep();
             output
         }
     }
 }
 
-async fn registry(session: &Session, command: AcrCommand) -> Result<Output> {
+async fn registry(ctx: &Context, session: &Session, command: AcrCommand) -> Result<Output> {
     let arm = &session.arm;
     Ok(match command {
         AcrCommand::Create(args) => {
-            let registry = create(session, *args).await?;
+            let registry = create(ctx, session, *args).await?;
             // A name may have changed hands: what was kept of it is void.
             if let Some(name) = registry.get("name").and_then(Value::as_str) {
                 session.forget(name);
@@ -283,7 +182,7 @@ async fn registry(session: &Session, command: AcrCommand) -> Result<Output> {
             shape::each(arm.registries(resource_group.as_deref()).await?, shape::registry),
             columns,
         ),
-        AcrCommand::Update(args) => shown(update(session, *args).await?),
+        AcrCommand::Update(args) => shown(update(ctx, session, *args).await?),
         AcrCommand::Delete { registry: r, .. } => {
             session
                 .with_registry(&r.name, r.resource_group.as_deref(), async |r| Ok(arm.delete_registry(r).await?))
@@ -291,7 +190,7 @@ async fn registry(session: &Session, command: AcrCommand) -> Result<Output> {
             session.forget(&r.name);
             Output::none()
         }
-        AcrCommand::CheckName { name } => Output::value(shape::name_check(arm.check_registry_name(&name).await?)),
+        AcrCommand::CheckName { name, .. } => Output::value(shape::name_check(arm.check_registry_name(&name).await?)),
         AcrCommand::ShowUsage { registry: r } => {
             let usages = session
                 .with_registry(&r.name, r.resource_group.as_deref(), async |r| Ok(arm.registry_usages(r).await?));
@@ -304,58 +203,10 @@ async fn registry(session: &Session, command: AcrCommand) -> Result<Output> {
                 ]
             })
         }
-        AcrCommand::ShowEndpoints { registry: r } => {
-            let registry = session.find_registry(&r.name, r.resource_group.as_deref()).await?;
-            Output::value(json!({"loginServer": registry.login_server, "dataEndpoints": []}))
-        }
+        AcrCommand::ShowEndpoints { registry } => show_endpoints(ctx, session, &registry).await?,
         // The groups of commands were taken out before.
         _ => Output::none(),
     })
-}
-
-async fn create(session: &Session, args: CreateArgs) -> Result<Value> {
-    if args.name.chars().any(|c| c.is_ascii_uppercase()) {
-        return Err(Failure::new("argument error: Registry name must use only lowercase."));
-    }
-    args.name.parse::<portolan_types::RegistryName>().map_err(|e| Failure::new(e.to_string()))?;
-    let location = match args.location {
-        Some(location) => location,
-        None => {
-            let group = session.arm.group(&args.resource_group).await?;
-            group.get("location").and_then(Value::as_str).unwrap_or("local").to_owned()
-        }
-    };
-    let mut properties = args.settings.properties();
-    properties.entry("adminUserEnabled").or_insert(Value::Bool(false));
-    if let Some(zones) = args.zone_redundancy {
-        let zones = if matches!(zones, OnOff::Enabled) { "Enabled" } else { "Disabled" };
-        properties.insert("zoneRedundancy".into(), zones.into());
-    }
-    let mut body = json!({"location": location, "sku": {"name": args.sku.as_str()}, "properties": properties});
-    if let Some(tags) = &args.settings.tags {
-        body["tags"] = args::tags(tags);
-    }
-    let registry = portolan_api::arm::RegistryRef { group: args.resource_group, name: args.name };
-    Ok(session.arm.put_registry(&registry, &body).await?)
-}
-
-async fn update(session: &Session, args: UpdateArgs) -> Result<Value> {
-    let mut properties = args.settings.properties();
-    if let Some(anonymous) = args.anonymous_pull_enabled {
-        properties.insert("anonymousPullEnabled".into(), anonymous.into());
-    }
-    let mut body = json!({});
-    if !properties.is_empty() {
-        body["properties"] = Value::Object(properties);
-    }
-    if let Some(sku) = args.sku {
-        body["sku"] = json!({"name": sku.as_str()});
-    }
-    if let Some(tags) = &args.settings.tags {
-        body["tags"] = args::tags(tags);
-    }
-    let group = args.registry.resource_group.as_deref();
-    session.with_registry(&args.registry.name, group, async |r| Ok(session.arm.patch_registry(r, &body).await?)).await
 }
 
 fn shown(registry: Value) -> Output {

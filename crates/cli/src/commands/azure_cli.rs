@@ -16,7 +16,7 @@ use super::docker::which;
 use super::login::sign_in;
 use crate::error::{Failure, Result};
 use crate::output::Output;
-use crate::profile::{Bootstrap, ConfigDir, Profile};
+use crate::profile::{Bootstrap, ConfigDir, Identity, Profile, Who};
 
 /// `portolan azure-cli …`
 #[derive(Debug, Args)]
@@ -65,15 +65,7 @@ pub(super) async fn run(ctx: &Context, args: AzureCliArgs) -> Result<Output> {
     let profile = match &args.bootstrap {
         Some(file) => {
             let (bootstrap, ca_pem) = Bootstrap::read(file)?;
-            Profile {
-                server: bootstrap.server.trim_end_matches('/').to_owned(),
-                tenant_id: bootstrap.tenant_id,
-                subscription_id: bootstrap.subscription_id,
-                subscription_name: String::new(),
-                client_id: bootstrap.client_id,
-                client_secret: bootstrap.client_secret,
-                ca_pem,
-            }
+            bootstrap.into_profile(ca_pem)
         }
         None => config.profile()?.ok_or_else(|| {
             Failure::usage("nobody is signed in here: give --bootstrap FILE, or sign in with `portolan login`")
@@ -93,10 +85,18 @@ pub(super) async fn run(ctx: &Context, args: AzureCliArgs) -> Result<Output> {
         true => None,
         false => Some(config.path().join("azure")),
     };
-    let secret = config.write("azure-secret", profile.client_secret.expose().as_bytes())?;
+    // `@file`: az reads the value from the file, and the secret stays off the process list.
+    let secret = match &profile.who {
+        Who::Secret { client_secret: secret, .. } | Who::Federated { federated_token: secret, .. } => {
+            Some(config.write("azure-secret", secret.expose().as_bytes())?)
+        }
+        _ => None,
+    };
     let az = Az { ctx, program: &az, bundle: bundle.as_deref(), azure_dir: azure_dir.as_deref() };
-    let done = az.set_up(&args.cloud, &profile, &secret);
-    let _ = std::fs::remove_file(&secret);
+    let done = az.set_up(&args.cloud, &profile, secret.as_deref());
+    if let Some(secret) = &secret {
+        let _ = std::fs::remove_file(secret);
+    }
     done?;
     if let Some(bundle) = &bundle {
         println!("export REQUESTS_CA_BUNDLE={}", quoted(bundle));
@@ -119,7 +119,7 @@ struct Az<'a> {
 }
 
 impl Az<'_> {
-    fn set_up(&self, cloud: &str, profile: &Profile, secret: &Path) -> Result<()> {
+    fn set_up(&self, cloud: &str, profile: &Profile, secret: Option<&Path>) -> Result<()> {
         self.must(&[
             "config",
             "set",
@@ -135,11 +135,47 @@ impl Az<'_> {
         self.must(&["cloud", "register", "--name", cloud, "--endpoint-resource-manager", &profile.server])?;
         self.must(&["cloud", "set", "--name", cloud, "--output", "none"])?;
         self.forget_discovery();
-        // `@file`: az reads the value from the file, and the secret stays off the process list.
-        let secret = format!("@{}", secret.display());
-        let mut login = vec!["login", "--service-principal", "--username", &profile.client_id, "--password", &secret];
-        login.extend(["--tenant", &profile.tenant_id, "--allow-no-subscriptions", "--output", "none"]);
-        self.must(&login)
+        let secret = secret.map(|s| format!("@{}", s.display())).unwrap_or_default();
+        let mut login = vec!["login", "--allow-no-subscriptions", "--output", "none"];
+        let certificate;
+        match &profile.who {
+            Who::Secret { client_id, .. } => {
+                login.extend(["--service-principal", "--username", client_id, "--password", &secret]);
+            }
+            Who::Federated { client_id, .. } => {
+                login.extend(["--service-principal", "--username", client_id, "--federated-token", &secret]);
+            }
+            Who::Certificate { client_id, certificate: file } => {
+                certificate = file.display().to_string();
+                login.extend(["--service-principal", "--username", client_id, "--certificate", &certificate]);
+            }
+            // A person proves it to az as to anybody: in a browser.
+            Who::User { .. } => login.push("--use-device-code"),
+            Who::Managed { managed_identity } => {
+                login.push("--identity");
+                match managed_identity {
+                    Identity::Only => {}
+                    Identity::ClientId(id) => login.extend(["--client-id", id]),
+                    Identity::ObjectId(id) => login.extend(["--object-id", id]),
+                    Identity::ResourceId(id) => login.extend(["--resource-id", id]),
+                }
+                return self.must(&login);
+            }
+        }
+        login.extend(["--tenant", &profile.tenant_id]);
+        match &profile.who {
+            Who::User { .. } => self.shown(&login),
+            _ => self.must(&login),
+        }
+    }
+
+    /// Run az with what it says for all to see.
+    fn shown(&self, args: &[&str]) -> Result<()> {
+        let status = self.command(args).stdout(Stdio::null()).status();
+        match status.map_err(|e| Failure::new(format!("cannot run {}: {e}", self.program.display())))?.success() {
+            true => Ok(()),
+            false => Err(Failure::new("az login failed")),
+        }
     }
 
     /// az keeps what it learned of an authority on disk, for good.
@@ -154,6 +190,11 @@ impl Az<'_> {
     }
 
     fn run(&self, args: &[&str]) -> Result<std::process::Output> {
+        let done = self.command(args).output();
+        done.map_err(|e| Failure::new(format!("cannot run {}: {e}", self.program.display())))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         self.ctx.talk.detail(format_args!("az {}", args.join(" ")));
         let mut command = Command::new(self.program);
         command.args(args).stdin(Stdio::null());
@@ -163,7 +204,7 @@ impl Az<'_> {
         if let Some(dir) = self.azure_dir {
             command.env("AZURE_CONFIG_DIR", dir);
         }
-        command.output().map_err(|e| Failure::new(format!("cannot run {}: {e}", self.program.display())))
+        command
     }
 
     fn must(&self, args: &[&str]) -> Result<()> {

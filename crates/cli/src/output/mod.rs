@@ -22,22 +22,29 @@ use crate::error::{Failure, Result};
 pub struct Output {
     value: Value,
     columns: Option<table::Columns>,
+    /// What the table's rows are made of, where it is not the value.
+    rows: Option<Value>,
 }
 
 impl Output {
     /// Nothing.
     pub fn none() -> Output {
-        Output { value: Value::Null, columns: None }
+        Output { value: Value::Null, columns: None, rows: None }
     }
 
     /// A value whose members are its columns.
     pub fn value(value: impl Into<Value>) -> Output {
-        Output { value: value.into(), columns: None }
+        Output { value: value.into(), columns: None, rows: None }
     }
 
     /// A value with columns made for it.
     pub fn with_columns(value: impl Into<Value>, columns: table::Columns) -> Output {
-        Output { value: value.into(), columns: Some(columns) }
+        Output { value: value.into(), columns: Some(columns), rows: None }
+    }
+
+    /// A value with a table of other rows than its own.
+    pub fn with_rows(value: impl Into<Value>, rows: Vec<Value>, columns: table::Columns) -> Output {
+        Output { value: value.into(), columns: Some(columns), rows: Some(rows.into()) }
     }
 
     /// Print to stdout.
@@ -68,7 +75,9 @@ impl Output {
             Format::Yaml | Format::Yamlc => yaml::render(&sorted(value)),
             Format::Tsv => tsv::render(if queried { value } else { sorted(value) }),
             Format::Table => match self.columns {
-                Some(columns) if !queried => table::render(&table::rows_by(columns, &value)),
+                Some(columns) if !queried => {
+                    table::render(&table::rows_by(columns, self.rows.as_ref().unwrap_or(&value)))
+                }
                 _ => table::render(&table::rows_of_members(if queried { value } else { sorted(value) })),
             },
         })

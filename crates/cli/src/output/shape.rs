@@ -70,6 +70,81 @@ pub(crate) fn cache_rule(value: Value) -> Value {
     )
 }
 
+/// A repository token. Passwords say all of what az knows of them.
+pub(crate) fn token(value: Value) -> Value {
+    let mut value = filled(flattened(value), &["credentials", "scopeMapId", "systemData"]);
+    if let Some(Value::Object(credentials)) = value.get_mut("credentials") {
+        credentials.entry("certificates").or_insert(Value::Null);
+        credentials.entry("passwords").or_insert(Value::Null);
+        if let Some(passwords) = credentials.get_mut("passwords") {
+            *passwords = token_passwords(passwords.take());
+        }
+    }
+    value
+}
+
+/// The passwords of a token.
+pub(crate) fn token_passwords(passwords: Value) -> Value {
+    match passwords {
+        Value::Array(items) => {
+            let password = |p| filled(p, &["creationTime", "expiry", "name", "value"]);
+            Value::Array(items.into_iter().map(password).collect())
+        }
+        other => other,
+    }
+}
+
+/// A scope map. What az calls its `scopeMapType` is `properties.type` on the wire.
+pub(crate) fn scope_map(value: Value) -> Value {
+    filled(flattened(inner_type_as(value, "scopeMapType")), &["description", "scopeMapType", "systemData"])
+}
+
+/// A role definition. What az calls its `roleType` is `properties.type` on the wire.
+pub(crate) fn role_definition(value: Value) -> Value {
+    let members = ["createdBy", "createdOn", "description", "updatedBy", "updatedOn"];
+    let mut value = filled(flattened(inner_type_as(value, "roleType")), &members);
+    if let Some(Value::Array(permissions)) = value.get_mut("permissions") {
+        for permission in permissions {
+            let members = ["actions", "condition", "conditionVersion", "dataActions", "notActions", "notDataActions"];
+            *permission = filled(permission.take(), &members);
+        }
+    }
+    value
+}
+
+/// A role assignment, with nothing that was not said.
+pub(crate) fn role_assignment(value: Value) -> Value {
+    let Value::Object(object) = flattened(value) else { return Value::Null };
+    Value::Object(object.into_iter().filter(|(_, value)| !value.is_null()).collect())
+}
+
+/// A lock.
+pub(crate) fn lock(value: Value) -> Value {
+    filled(flattened(value), &["notes", "owners", "systemData"])
+}
+
+/// A managed identity.
+pub(crate) fn identity(value: Value) -> Value {
+    filled(flattened(value), &["systemData", "tags"])
+}
+
+/// What lies below a registry or an identity and has no members that az adds.
+pub(crate) fn plain(value: Value) -> Value {
+    filled(flattened(value), &["systemData"])
+}
+
+/// A security plan. What is left of a trial is a span of time, shown as az shows those.
+pub(crate) fn pricing(value: Value) -> Value {
+    let mut value = flattened(value);
+    if let Some(left) = value.get_mut("freeTrialRemainingTime")
+        && left == "PT0S"
+    {
+        *left = "0:00:00".into();
+    }
+    let members = ["deprecated", "enablementTime", "extensions", "freeTrialRemainingTime", "replacedBy", "subPlan"];
+    filled(value, &members)
+}
+
 /// A resource group, which az does not flatten.
 pub(crate) fn group(value: Value) -> Value {
     filled(value, &["managedBy", "tags"])
@@ -83,6 +158,15 @@ pub(crate) fn name_check(value: Value) -> Value {
 /// A shape, for a list.
 pub(crate) fn each(values: Vec<Value>, shape: fn(Value) -> Value) -> Value {
     Value::Array(values.into_iter().map(shape).collect())
+}
+
+fn inner_type_as(mut value: Value, name: &str) -> Value {
+    if let Some(Value::Object(properties)) = value.get_mut("properties")
+        && let Some(kind) = properties.remove("type")
+    {
+        properties.insert(name.to_owned(), kind);
+    }
+    value
 }
 
 fn filled(value: Value, members: &[&str]) -> Value {
