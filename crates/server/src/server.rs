@@ -153,6 +153,7 @@ impl Server {
         });
         let builds = builds.await.context("set up builds")??;
 
+        tls.serve_hosts(&service);
         let app = Arc::new(App {
             rates: Rates::new(&settings),
             provider: crate::sign_in::client(&settings)?,

@@ -15,7 +15,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
@@ -24,6 +24,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use portolan_auth::MasterKey;
+use portolan_service::Service;
 use portolan_store::meta::{Meta, setting};
 use portolan_types::Timestamp;
 use rcgen::{
@@ -37,6 +38,8 @@ use time::OffsetDateTime;
 
 use crate::files;
 use crate::settings::Settings;
+
+pub(crate) mod host;
 
 /// How long the CA lives.
 const CA_DAYS: i64 = 3_650;
@@ -70,6 +73,8 @@ type FileState = Option<(SystemTime, u64)>;
 /// What one handshake gets.
 struct InUse {
     certificate: ArcSwap<CertifiedKey>,
+    /// Registries' hosts besides, once the rules are open.
+    hosts: OnceLock<host::Hosts>,
     /// With our own CA.
     minter: Option<Minter>,
 }
@@ -82,11 +87,20 @@ impl std::fmt::Debug for InUse {
 
 impl ResolvesServerCert for InUse {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let minted = match (&self.minter, hello.server_name()) {
-            (Some(minter), Some(name)) => minter.mint(name),
-            _ => None,
-        };
-        Some(minted.unwrap_or_else(|| self.certificate.load_full()))
+        let special = hello.server_name().and_then(|name| self.special(name));
+        Some(special.unwrap_or_else(|| self.certificate.load_full()))
+    }
+}
+
+impl InUse {
+    /// The certificate for a name that the one for everything else does not say.
+    fn special(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let minter = self.minter.as_ref();
+        match self.hosts.get().and_then(|hosts| hosts.find(name)) {
+            Some(host::Found::Own(key)) => Some(key),
+            Some(host::Found::None) => minter.and_then(|minter| minter.minted(name)),
+            None => minter.and_then(|minter| minter.mint(name)),
+        }
     }
 }
 
@@ -119,6 +133,11 @@ impl Minter {
         if !self.parents.iter().any(|p| p == parent) || !crate::settings::DomainName::is_valid(label) {
             return None;
         }
+        self.minted(name)
+    }
+
+    /// A certificate for any name.
+    fn minted(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         if let Some(made) = self.made.get(name) {
             return Some(made);
         }
@@ -156,7 +175,7 @@ impl Tls {
             Source::Own { dir, .. } => Some(Minter::open(dir, settings)?),
             Source::Operator { .. } => None,
         };
-        let in_use = Arc::new(InUse { certificate, minter });
+        let in_use = Arc::new(InUse { certificate, hosts: OnceLock::new(), minter });
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -166,6 +185,11 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().context("make TLS ticket keys")?;
         Ok(Tls { config: Arc::new(config), in_use, source, seen: Mutex::new(seen) })
+    }
+
+    /// From now on registries' hosts have certificates: their own, or made for them.
+    pub(crate) fn serve_hosts(&self, service: &Arc<Service>) {
+        let _ = self.in_use.hosts.set(host::Hosts::new(service.clone()));
     }
 
     /// The CA that clients are to trust: a file of ours, none with the operator's certificate.

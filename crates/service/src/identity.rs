@@ -189,18 +189,17 @@ impl Service {
 
     fn directory_bearer(&self, token: &str, accepts: impl FnOnce(&str) -> bool, now: Timestamp) -> Result<Principal> {
         let refused = |code, message: &str| Error::new(Kind::Unauthenticated, code, message);
-        let token =
-            self.authority.verify_directory(token, accepts, now).map_err(|e| match e {
-                TokenError::Expired => refused(
-                    "ExpiredAuthenticationToken",
-                    "The access token expiry UTC time is earlier than current UTC time.",
-                ),
-                TokenError::Audience => refused(
-                    "InvalidAuthenticationTokenAudience",
-                    "The access token has been obtained for wrong audience or resource.",
-                ),
-                _ => refused("InvalidAuthenticationToken", "The access token is invalid."),
-            })?;
+        let token = self.authority.verify_directory(token, accepts, now).map_err(|e| match e {
+            TokenError::Expired => refused(
+                "ExpiredAuthenticationToken",
+                "The access token expiry UTC time is earlier than current UTC time.",
+            ),
+            TokenError::Audience => refused(
+                "InvalidAuthenticationTokenAudience",
+                "The access token has been obtained for wrong audience or resource.",
+            ),
+            _ => refused("InvalidAuthenticationToken", "The access token is invalid."),
+        })?;
         let snapshot = self.snapshot.load();
         if token.tenant != snapshot.tenant {
             return Err(refused("InvalidAuthenticationTokenTenant", "The access token is from the wrong issuer."));
@@ -212,17 +211,30 @@ impl Service {
     }
 
     /// The enabled service principal whose secret this is: object id and application id.
-    /// Compares as often for an application that is not there, so that the time of the answer
-    /// does not tell whether it is.
     pub(crate) fn check_secret(&self, app_id: Uuid, secret: &str, now: Timestamp) -> Option<(Uuid, Option<Uuid>)> {
+        self.check_client(app_id, secret, now).ok()
+    }
+
+    /// The same, or why not. Compares as often for an application that is not there, so that
+    /// the time of the answer does not tell whether it is; and only who has the secret is told
+    /// that it has expired or that the application is disabled.
+    pub(crate) fn check_client(
+        &self,
+        app_id: Uuid,
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<(Uuid, Option<Uuid>), NotThisClient> {
         let snapshot = self.snapshot.load();
-        let state = snapshot.application(app_id);
-        let secrets = state.map_or(&[][..], |state| &state.secrets);
-        let good = password::verify_any(secrets.iter().map(|s| &s.hash[..]), secret)
-            .is_some_and(|at| secrets[at].is_good(now));
         // What a managed identity's endpoint is asked with is no secret of an application.
-        let may = |state: &&PrincipalState| good && state.enabled && state.kind == PrincipalKind::ServicePrincipal;
-        state.filter(may).map(|state| (state.object_id, state.app_id))
+        let state = snapshot.application(app_id).filter(|state| state.kind == PrincipalKind::ServicePrincipal);
+        let secrets = state.map_or(&[][..], |state| &state.secrets);
+        let found = password::verify_any(secrets.iter().map(|s| &s.hash[..]), secret);
+        match (state, found.map(|at| secrets[at].is_good(now))) {
+            (Some(state), Some(true)) if state.enabled => Ok((state.object_id, state.app_id)),
+            (Some(_), Some(true)) => Err(NotThisClient::Disabled),
+            (Some(_), Some(false)) => Err(NotThisClient::Expired),
+            _ => Err(NotThisClient::Unknown),
+        }
     }
 
     /// Whether the principal may act on tokens issued to it at that time.
@@ -231,13 +243,24 @@ impl Service {
     }
 }
 
+/// Why somebody is not the client they say they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotThisClient {
+    /// There is no such application, or this is not a secret of its.
+    Unknown,
+    /// This secret is no longer good, or not yet.
+    Expired,
+    /// The application may not sign in.
+    Disabled,
+}
+
 /// The principal, if tokens issued to it at that time are good.
 pub(crate) fn live(snapshot: &Snapshot, object_id: Uuid, issued: Timestamp) -> Option<&PrincipalState> {
     snapshot.principals.get(&object_id).filter(|p| p.enabled && p.valid_from <= issued)
 }
 
 /// Whether `host` is `domain` or a name below it.
-fn below(host: &str, domain: &str) -> bool {
+pub(crate) fn below(host: &str, domain: &str) -> bool {
     let (host, domain) = (host.to_ascii_lowercase(), domain.to_ascii_lowercase());
     host.strip_suffix(&domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
 }

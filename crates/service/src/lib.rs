@@ -7,8 +7,8 @@
 //! *Architecture invariant:* no HTTP types, no SQL.
 
 mod access;
-pub mod assertions;
 pub mod activity;
+pub mod assertions;
 pub mod blobs;
 pub mod cache;
 pub mod cache_rules;
@@ -25,6 +25,7 @@ mod error;
 pub mod fuzzing;
 pub mod gc;
 pub mod groups;
+pub mod hosts;
 pub mod identity;
 mod keys;
 pub mod locks;
@@ -37,10 +38,11 @@ mod properties;
 mod push;
 pub mod registries;
 pub mod registry_auth;
+pub mod registry_identity;
 pub mod repo_tokens;
 pub mod repos;
-pub mod scope_maps;
 pub mod roles;
+pub mod scope_maps;
 mod scopes;
 pub mod security;
 pub mod service;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::network::NetworkRules;
 use crate::properties;
+use crate::registry_identity::RegistryIdentity;
 use crate::service::{Service, ServiceConfig};
 use crate::snapshot::login_server;
 use crate::tiers::{self, Tiers};
@@ -42,6 +43,10 @@ pub struct Registry {
     pub anonymous_pull: bool,
     /// From where its data plane may be reached.
     pub(crate) network: NetworkRules,
+    /// Hosts (with the port, where there is one) that serve its blobs; see [`crate::hosts`].
+    pub data_endpoints: Vec<String>,
+    /// Hosts besides the login server that serve it, one for each region.
+    pub regional_endpoints: Vec<String>,
     /// How it takes roles for its content.
     pub role_mode: RoleMode,
     /// ARM tags.
@@ -52,6 +57,8 @@ pub struct Registry {
     pub created: Timestamp,
     /// When it last changed.
     pub updated: Timestamp,
+    /// Its identities, its own first.
+    pub identities: Vec<RegistryIdentity>,
     /// Its ARM id.
     pub resource_id: ResourceId,
     /// [`ResourceId::key`] of that, for the access decision.
@@ -143,6 +150,8 @@ impl Registry {
         let (tags, stored) = (object(&row.tags)?, object(&row.properties)?);
         let properties = properties::with_defaults(stored);
         let resource_id = ResourceId::registry(subscription, row.group.as_str(), row.name.as_str());
+        let (data_endpoints, regional_endpoints) =
+            crate::hosts::endpoints(&row.name.key(), &row.location, &properties, config);
         Ok(Registry {
             id: row.id,
             login_server: login_server(&row.name.key(), row.is_default, config),
@@ -159,9 +168,12 @@ impl Registry {
                 .unwrap_or_default(),
             tags,
             network: NetworkRules::read(&properties),
+            data_endpoints,
+            regional_endpoints,
             properties,
             created: row.created,
             updated: row.updated,
+            identities: Vec::new(),
             scope: resource_id.key(),
             resource_id,
             name: row.name,
@@ -501,13 +513,7 @@ fn create(
     Ok(())
 }
 
-fn change(
-    tx: &mut dyn Tx,
-    tiers: &Tiers,
-    mut row: RegistryRow,
-    input: &RegistryInput,
-    now: Timestamp,
-) -> Result<()> {
+fn change(tx: &mut dyn Tx, tiers: &Tiers, mut row: RegistryRow, input: &RegistryInput, now: Timestamp) -> Result<()> {
     let mut stored: Map<String, Value> = serde_json::from_str(&row.properties)
         .map_err(|_| portolan_store::Error::Corrupt(format!("JSON of registry {}", row.name)))?;
     properties::check_fixed(&stored, &input.properties)?;
@@ -534,7 +540,7 @@ pub(crate) fn delete_with_contents(tx: &mut dyn Tx, id: i64, scope: &ResourceId,
     meta::role::delete_within(tx, scope)?;
     meta::repo_token::delete_registry(tx, id)?;
     meta::host::delete_registry(tx, id)?;
-    meta::registry_identity::delete_all(tx, id)?;
+    crate::registry_identity::delete_all(tx, id)?;
     meta::registry::delete(tx, id)?;
     Ok(())
 }

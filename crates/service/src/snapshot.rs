@@ -16,11 +16,13 @@ use portolan_types::{RegistryName, Timestamp};
 use uuid::Uuid;
 
 use crate::Result;
+use crate::directory::{PrincipalKind, identity_id};
+use crate::hosts::{self, HostKind, HostState};
 use crate::locks::{self, Lock};
 use crate::operations;
-use crate::directory::{PrincipalKind, identity_id};
 use crate::peers::version;
 use crate::registries::Registry;
+use crate::registry_identity::RegistryIdentity;
 use crate::roles::{self, Roles};
 use crate::service::{Service, ServiceConfig};
 use crate::token_state::{self, TokenState, Tokens};
@@ -42,6 +44,8 @@ pub(crate) struct Snapshot {
     pub registries: Vec<Arc<Registry>>,
     by_key: HashMap<String, Arc<Registry>>,
     by_host: HashMap<String, Arc<Registry>>,
+    /// Hosts besides: endpoints for data, regions' and custom ones.
+    hosts: HashMap<String, HostState>,
     pub principals: HashMap<Uuid, PrincipalState>,
     by_app: HashMap<Uuid, Uuid>,
     /// Users by their names in lower case.
@@ -135,6 +139,14 @@ impl Snapshot {
         self.by_host.get(host).or_else(|| self.by_host.get(without_port(host)))
     }
 
+    /// What answers at this host (without port, in any case), if it is not a login server.
+    pub(crate) fn host(&self, host: &str) -> Option<&HostState> {
+        if host.bytes().any(|c| c.is_ascii_uppercase()) {
+            return self.hosts.get(&host.to_ascii_lowercase());
+        }
+        self.hosts.get(host)
+    }
+
     /// The principal of this application.
     pub(crate) fn application(&self, app_id: Uuid) -> Option<&PrincipalState> {
         self.principals.get(self.by_app.get(&app_id)?)
@@ -188,13 +200,24 @@ impl Snapshot {
         let tenant = id(meta::setting::get(tx, TENANT)?);
         let subscription = id(meta::setting::get(tx, SUBSCRIPTION)?);
         let mut snapshot = Snapshot { version: version(tx)?, tenant, subscription, ..Snapshot::default() };
+        let mut identities: HashMap<i64, Vec<RegistryIdentity>> = HashMap::new();
+        for row in meta::registry_identity::list(tx)? {
+            let registry = row.registry;
+            identities.entry(registry).or_default().push(RegistryIdentity::from_row(row, tenant));
+        }
         for row in meta::registry::list(tx)? {
-            let registry = Arc::new(Registry::from_row(row, &subscription, config)?);
-            for host in hosts(&registry, config) {
+            let mut registry = Registry::from_row(row, &subscription, config)?;
+            registry.identities = identities.remove(&registry.id).unwrap_or_default();
+            let registry = Arc::new(registry);
+            for host in own_hosts(&registry, config) {
                 snapshot.by_host.entry(host).or_insert_with(|| registry.clone());
             }
             snapshot.by_key.insert(registry.name.key(), registry.clone());
             snapshot.registries.push(registry);
+        }
+        snapshot.hosts = hosts::read_all(tx, &snapshot.registries)?;
+        for (host, state) in snapshot.hosts.iter().filter(|(_, state)| state.kind != HostKind::Data) {
+            snapshot.by_host.entry(host.clone()).or_insert_with(|| state.registry.clone());
         }
         for row in meta::principal::list(tx)? {
             if let Some(app_id) = row.app_id {
@@ -262,7 +285,7 @@ pub(crate) fn login_server(key: &str, is_default: bool, config: &ServiceConfig) 
 }
 
 /// Every host (in lower case) that leads to a registry.
-fn hosts(registry: &Registry, config: &ServiceConfig) -> Vec<String> {
+fn own_hosts(registry: &Registry, config: &ServiceConfig) -> Vec<String> {
     let mut hosts = vec![
         registry.login_server.clone(),
         without_port(&registry.login_server).to_owned(),

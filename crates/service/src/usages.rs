@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use portolan_auth::access::Action;
 use portolan_store::meta::gc::{self, Review};
-use portolan_store::meta::usage::{self, Figures};
+use portolan_store::meta::usage;
+pub use portolan_store::meta::usage::Figures;
 use portolan_store::meta::{self, Tx, blob, repo};
 use portolan_types::{Digest, GroupName, RegistryName, RepoName, Timestamp};
 
@@ -16,7 +17,7 @@ use crate::service::Service;
 use crate::tiers::{Tier, check_storage};
 use crate::{Ctx, Error, Registry, Result};
 
-/// Repositories in one page of figures.
+/// Repositories in one page of figures; one more may be asked for, to see whether there is one.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 
 /// One line of `show-usage`.
@@ -70,7 +71,7 @@ impl Service {
     }
 
     /// What the repositories of a registry hold, by name, after `after`; at most `limit`
-    /// ([`PAGE_ITEMS_MAX`]).
+    /// (see [`PAGE_ITEMS_MAX`]).
     pub async fn repo_usages(
         &self,
         ctx: &Ctx,
@@ -80,7 +81,7 @@ impl Service {
         limit: usize,
     ) -> Result<Vec<(RepoName, Figures)>> {
         let registry = self.registry_in(ctx, group, name, Action::UsageRead)?;
-        let (id, after, limit) = (registry.id, after.to_owned(), limit.clamp(1, PAGE_ITEMS_MAX));
+        let (id, after, limit) = (registry.id, after.to_owned(), limit.clamp(1, PAGE_ITEMS_MAX + 1));
         self.meta.read(move |tx| usage::repos(tx, id, &after, limit).map_err(Error::from)).await
     }
 }

@@ -5,6 +5,7 @@
 //! PUT  /blob/r<registry>/source/<uuid>.tar.gz?se&sp=w&sig                 the whole context
 //! PUT  …&comp=block&blockid=<base64>                                      one block of it
 //! PUT  …&comp=blocklist   <BlockList><Latest>id</Latest>…</BlockList>     put together
+//! GET  /blob/r<registry>/content/<algorithm>-<hex>?se&sp=r&sig            a blob, at a data endpoint
 //! HEAD /blob/r<registry>/logs/<run>/rawtext.log?se&sp=r&sig               length, whether complete
 //! GET  …   x-ms-range: bytes=a-b (or Range)                               a window of the log
 //! GET  …&wait=<secs>                                                      the same, waiting for more
@@ -39,9 +40,9 @@ use portolan_auth::Authority;
 use portolan_service::Kind;
 use portolan_store::blob::ByteStream;
 use portolan_tasks::{Error, LogState};
-use portolan_types::{RunId, Timestamp, limits};
+use portolan_types::{Digest, RunId, Timestamp, limits};
 
-use super::{Request, Response, respond};
+use super::{Request, Response, caller, host, respond, v2};
 use crate::App;
 
 /// Longest time an answer is held for `wait`, in seconds.
@@ -166,6 +167,12 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
 pub(super) enum Place {
     Context { registry: i64, relative_path: String },
     Log { registry: i64, run: RunId },
+    Content { registry: i64, digest: Digest },
+}
+
+/// The path of a blob's content for [`signed_url`].
+pub(super) fn content_path(registry: i64, digest: &Digest) -> String {
+    format!("r{registry}/content/{}", digest.to_string().replacen(':', "-", 1))
 }
 
 pub(super) fn place(path: &str) -> Option<Place> {
@@ -173,6 +180,9 @@ pub(super) fn place(path: &str) -> Option<Place> {
     let registry = account.parse().ok().filter(|_| account.bytes().all(|c| c.is_ascii_digit()))?;
     if let Some(run) = rest.strip_prefix("logs/").and_then(|r| r.strip_suffix("/rawtext.log")) {
         return Some(Place::Log { registry, run: run.parse().ok()? });
+    }
+    if let Some(name) = rest.strip_prefix("content/") {
+        return Some(Place::Content { registry, digest: name.replacen('-', ":", 1).parse().ok()? });
     }
     rest.starts_with("source/").then(|| Place::Context { registry, relative_path: rest.to_owned() })
 }
@@ -187,6 +197,9 @@ async fn route(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Response, Re
         }
         (Some(Place::Log { registry, run }), &Method::HEAD | &Method::GET, Permission::Read) => {
             log(app, parts, registry, &run, &query).await
+        }
+        (Some(Place::Content { registry, digest }), &Method::HEAD | &Method::GET, Permission::Read) => {
+            content(app, parts, registry, &digest).await
         }
         (Some(_), &Method::PUT | &Method::HEAD | &Method::GET, _) => Err(Refusal::not_signed()),
         (Some(_), _, _) => Err(Refusal::new(
@@ -238,6 +251,36 @@ pub(super) fn check(authority: &Authority, path: &str, query: &Query, now: Times
     let until: i64 = query.se.parse().ok()?;
     let may = [Permission::Write, Permission::Read].into_iter().find(|p| p.as_str() == query.sp)?;
     (now.unix_secs() < until).then_some(may)
+}
+
+/// A blob, for whoever was given its address: only at the registry's data endpoint, while
+/// that is on, and from where the registry may be reached.
+async fn content(app: &Arc<App>, parts: &Parts, registry: i64, digest: &Digest) -> Result<Response, Refusal> {
+    let host = host::without_port(host::of(parts).unwrap_or_default());
+    let registry = app.service.data_endpoint_at(host).filter(|r| r.id == registry).ok_or_else(Refusal::not_found)?;
+    app.service
+        .check_network(&registry, caller::peer(parts))
+        .map_err(|e| Refusal::new(StatusCode::FORBIDDEN, "AuthorizationFailure", e.message))?;
+    let size = app.service.blobs.size(digest).await.map_err(Error::from)?.ok_or_else(Refusal::not_found)?;
+    match v2::blob::wanted(parts, digest, size).map_err(refused)? {
+        v2::blob::Answer::Done(response) => Ok(response),
+        v2::blob::Answer::Part(status, part) => {
+            v2::blob::send(&app.service, parts, digest, size, (status, part)).await.map_err(refused)
+        }
+    }
+}
+
+fn refused(e: portolan_service::Error) -> Refusal {
+    match e.kind {
+        Kind::NotFound => Refusal::not_found(),
+        Kind::Invalid | Kind::PreconditionFailed => {
+            Refusal::new(super::error::status(e.kind), "ConditionNotMet", e.message)
+        }
+        _ => {
+            tracing::error!(error = %e, "serve a blob at a data endpoint");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "The server failed. Try again.")
+        }
+    }
 }
 
 async fn put(

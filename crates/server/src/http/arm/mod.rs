@@ -12,6 +12,7 @@ mod activity;
 mod cache_rule;
 mod filter;
 pub mod group;
+mod host;
 mod identity;
 mod lock;
 mod naming;
@@ -189,6 +190,7 @@ async fn in_registry(
         ("", _) => registry::one(app, base, &ctx, &parts, body, &group, &name).await,
         ("listcredentials", 1) => registry::list_credentials(app, &ctx, &parts.method, &group, &name),
         ("regeneratecredential", 1) => registry::regenerate(app, &ctx, &parts.method, body, &group, &name).await,
+        ("listrepositoryusages", 1) => registry::repo_usages(app, &ctx, &parts, base, (&group, &name)).await,
         ("listusages", 1) => registry::usages(app, &ctx, &group, &name).await,
         _ => {
             let target = ArmTarget { registry: app.service.find_registry(&ctx, &group, &name)?, base: base.to_owned() };
@@ -196,6 +198,7 @@ async fn in_registry(
                 "listbuildsourceuploadurl" | "schedulerun" | "runs" => {
                     run::handle(app, &ctx, &target, rest, &parts, body).await
                 }
+                "customdomains" => host::handle(app, &ctx, &target, rest, &parts, body).await,
                 "cacherules" => cache_rule::handle(app, &ctx, &target, rest, &parts, body).await,
                 "scopemaps" | "tokens" | "generatecredentials" => {
                     token::handle(app, &ctx, &target, rest, &parts, body).await

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::request::Parts;
 use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use portolan_auth::password::AdminPassword;
 use portolan_service::activity::Event;
 use portolan_service::registries::{Credentials, NameCheck, Registry, RegistryInput};
+use portolan_service::registry_identity::{IdentitiesInput, RegistryIdentity};
 use portolan_service::{Ctx, Error, Kind};
-use portolan_types::{GroupName, RegistryName};
+use portolan_service::usages::{Figures, PAGE_ITEMS_MAX};
+use portolan_types::{GroupName, RegistryName, RepoName};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -26,6 +29,43 @@ pub(super) struct RegistryBody {
     sku: Option<SkuBody>,
     tags: Option<Map<String, Value>>,
     properties: Option<Map<String, Value>>,
+    identity: Option<IdentityBody>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdentityBody {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    user_assigned_identities: Option<Map<String, Value>>,
+}
+
+impl IdentityBody {
+    /// Which identities ARM's words ask for; an identity that is null is to go.
+    fn input(&self) -> Result<IdentitiesInput, Error> {
+        let mut input = IdentitiesInput { own: false, assigned: Some(Vec::new()) };
+        for word in self.kind.as_deref().unwrap_or("None").split(',').map(str::trim) {
+            match word.to_ascii_lowercase().as_str() {
+                "systemassigned" => input.own = true,
+                "userassigned" => {
+                    let given = self.user_assigned_identities.as_ref();
+                    let kept = |map: &Map<String, Value>| {
+                        map.iter().filter(|(_, v)| !v.is_null()).map(|(id, _)| id.clone()).collect()
+                    };
+                    input.assigned = given.map(kept);
+                }
+                "none" | "" => {}
+                _ => {
+                    return Err(Error::new(
+                        Kind::Invalid,
+                        "InvalidRequestContent",
+                        "The request content was invalid: `identity.type` must be SystemAssigned, UserAssigned, both, or None.",
+                    ));
+                }
+            }
+        }
+        Ok(input)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,13 +103,23 @@ pub(super) async fn one(
             Err(e) => Err(e),
         },
         Method::PUT => {
-            let input = json_body::<RegistryBody>(body).await?.into_input()?;
-            let (registry, created) = service.put_registry(ctx, group, name, input).await?;
+            let body = json_body::<RegistryBody>(body).await?;
+            let identities = body.identity.as_ref().map(IdentityBody::input).transpose()?;
+            let (mut registry, created) = service.put_registry(ctx, group, name, body.into_input()?).await?;
+            if let Some(identities) = identities {
+                service.set_registry_identities(ctx, group, name, identities).await?;
+                registry = service.show_registry(ctx, group, name)?;
+            }
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             Ok(respond::json(status, &to_wire(&registry)))
         }
         Method::PATCH => {
-            let mut input = json_body::<RegistryBody>(body).await?.into_input()?;
+            let body = json_body::<RegistryBody>(body).await?;
+            let identities = body.identity.as_ref().map(IdentityBody::input).transpose()?;
+            let mut input = body.into_input()?;
+            if let Some(identities) = identities {
+                service.set_registry_identities(ctx, group, name, identities).await?;
+            }
             // PATCH cannot move a registry; clients that send back what they read do not mean to.
             input.location = None;
             let registry = service.patch_registry(ctx, group, name, input).await?;
@@ -160,6 +210,44 @@ pub(super) async fn usages(app: &App, ctx: &Ctx, group: &GroupName, name: &Regis
     Ok(list_of(usages.iter().map(wire).collect()))
 }
 
+/// `GET …/listRepositoryUsages[?$top=N&$skipToken=NAME]`: what each repository holds. Not
+/// ACR's, whose figures are of whole registries.
+pub(super) async fn repo_usages(
+    app: &App,
+    ctx: &Ctx,
+    parts: &Parts,
+    base: &str,
+    (group, name): (&GroupName, &RegistryName),
+) -> Result<Response, Error> {
+    if parts.method != Method::GET {
+        return Err(no_such_method(&parts.method));
+    }
+    let query = respond::query(&parts.uri);
+    let field = |name: &str| query.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+    let top = field("$top").map_or(Ok(PAGE_ITEMS_MAX), |n| {
+        let why = "$top must be a whole number above 0";
+        n.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::new(Kind::Invalid, "InvalidRequestContent", why))
+    })?;
+    let top = top.min(PAGE_ITEMS_MAX);
+    let after = field("$skiptoken").unwrap_or_default();
+    let found = app.service.repo_usages(ctx, group, name, after, top + 1).await?;
+    let wire = |(repo, figures): &(RepoName, Figures)| {
+        json!({
+            "name": repo,
+            "bytes": figures.bytes,
+            "uniqueBytes": figures.unique_bytes,
+            "sharedBytes": figures.shared_bytes(),
+        })
+    };
+    let page = &found[..found.len().min(top)];
+    let mut answer = json!({"value": page.iter().map(wire).collect::<Vec<_>>()});
+    if let (true, Some((last, _))) = (found.len() > top, page.last()) {
+        let last = utf8_percent_encode(last.as_str(), NON_ALPHANUMERIC);
+        answer["nextLink"] = format!("{base}{}?$top={top}&$skipToken={last}", parts.uri.path()).into();
+    }
+    Ok(respond::json(StatusCode::OK, &answer))
+}
+
 /// A registry as ARM shows it.
 pub(super) fn to_wire(registry: &Registry) -> Value {
     let mut properties = json!({
@@ -167,13 +255,14 @@ pub(super) fn to_wire(registry: &Registry) -> Value {
         "creationDate": registry.created.rfc3339_arm(),
         "provisioningState": "Succeeded",
         "adminUserEnabled": registry.admin_enabled,
-        "dataEndpointHostNames": [],
+        "dataEndpointHostNames": registry.data_endpoints,
+        "regionalEndpointHostNames": registry.regional_endpoints,
         "privateEndpointConnections": [],
     });
     for (name, value) in &registry.properties {
         properties[name] = value.clone();
     }
-    json!({
+    let mut value = json!({
         "id": registry.resource_id,
         "name": registry.name,
         "type": TYPE,
@@ -181,7 +270,33 @@ pub(super) fn to_wire(registry: &Registry) -> Value {
         "tags": registry.tags,
         "sku": {"name": registry.sku.as_str(), "tier": registry.sku.as_str()},
         "properties": properties,
-    })
+    });
+    if !registry.identities.is_empty() {
+        value["identity"] = identity_to_wire(&registry.identities);
+    }
+    value
+}
+
+fn identity_to_wire(identities: &[RegistryIdentity]) -> Value {
+    let own = identities.iter().find(|i| i.id.is_none());
+    let assigned: Map<String, Value> = identities
+        .iter()
+        .filter_map(|i| Some((i.id.clone()?, json!({"principalId": i.principal, "clientId": i.client}))))
+        .collect();
+    let kind = match (own.is_some(), assigned.is_empty()) {
+        (true, false) => "SystemAssigned, UserAssigned",
+        (true, true) => "SystemAssigned",
+        (false, _) => "UserAssigned",
+    };
+    let mut value = json!({"type": kind});
+    if let Some(own) = own {
+        value["principalId"] = json!(own.principal);
+        value["tenantId"] = json!(own.tenant);
+    }
+    if !assigned.is_empty() {
+        value["userAssignedIdentities"] = Value::Object(assigned);
+    }
+    value
 }
 
 fn credentials_to_wire(credentials: &Credentials) -> Response {

@@ -8,15 +8,16 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::Stream;
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
-use portolan_service::{Error, Kind};
+use portolan_service::{Error, Kind, Service};
 use portolan_store::blob::ByteStream;
 use portolan_types::{Digest, RepoName};
 
 use super::range::{self, Wanted};
 use super::{CONTENT_DIGEST, Call, condition, header_text, set};
-use crate::http::{Response, respond};
+use crate::http::{Conn, Response, blob as signed, host, respond};
 use crate::sendfile::{FILE_BYTES_MIN, FileBody, Files};
 
 /// Content under a digest never changes; caches between us and the client may not share it.
@@ -50,40 +51,83 @@ pub(super) async fn head(call: &Call<'_>, name: &RepoName, digest: Digest) -> Re
 
 pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {
     let size = call.service.blob_size(&call.ctx, &call.registry, name, &digest).await?;
-    let text = digest.to_string();
-    let etag = format!("\"{text}\"");
-    if condition::of_read(call.parts, etag.as_bytes())? == condition::Read::NotModified {
-        let mut response = respond::empty(StatusCode::NOT_MODIFIED);
-        described(&mut response, &text, &etag)?;
-        return Ok(response);
-    }
-    // `If-Range` with another tag: the client has a part of something else.
-    let resumes = header_text(call.parts, header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let header = header_text(call.parts, header::RANGE).filter(|_| resumes);
-    let (status, part) = match range::wanted(header, size) {
-        Wanted::All => (StatusCode::OK, 0..size),
-        Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
-        Wanted::Outside => {
-            let message = format!("the range is outside of the blob's {size} bytes");
-            let e = Error::new(Kind::RangeNotSatisfiable, "SIZE_INVALID", message);
-            let mut response = crate::http::error::oci(&e, &crate::http::error::OciRim::of(call.parts));
-            set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"))?;
-            return Ok(response);
-        }
+    let (status, part) = match wanted(call.parts, &digest, size)? {
+        Answer::Done(response) => return Ok(response),
+        Answer::Part(status, part) => (status, part),
     };
+    if let Some(host) = call.registry.data_host() {
+        return elsewhere(&at_data_endpoint(call, host, &digest), &digest.to_string());
+    }
     if let Some(lifetime) = call.redirect
         && let Some(url) = call.service.blobs.signed_url(&digest, lifetime).await?
     {
-        return elsewhere(&url, &text);
+        return elsewhere(&url, &digest.to_string());
     }
+    send(call.service, call.parts, &digest, size, (status, part)).await
+}
+
+/// A signed address of the blob at the registry's data endpoint: by the scheme and port that
+/// the client came by.
+fn at_data_endpoint(call: &Call<'_>, host: &str, digest: &Digest) -> String {
+    let scheme = call.parts.extensions.get::<Conn>().map_or("https", |conn| conn.scheme);
+    let named = host::of(call.parts).unwrap_or_default();
+    let port = named.strip_prefix(host::without_port(named)).unwrap_or_default();
+    let base = format!("{scheme}://{host}{port}");
+    let until = call.ctx.now.plus(call.link_lifetime);
+    let path = signed::content_path(call.registry.id, digest);
+    signed::signed_url(&call.service.authority, &base, &path, signed::Permission::Read, until)
+}
+
+/// What a request for a blob is to be answered with.
+pub(in crate::http) enum Answer {
+    /// This: there is nothing to send.
+    Done(Response),
+    /// These bytes, under this status.
+    Part(StatusCode, Range<u64>),
+}
+
+/// Read the conditions and the range of a request for a blob of `size` bytes.
+pub(in crate::http) fn wanted(parts: &Parts, digest: &Digest, size: u64) -> Result<Answer, Error> {
+    let text = digest.to_string();
+    let etag = format!("\"{text}\"");
+    if condition::of_read(parts, etag.as_bytes())? == condition::Read::NotModified {
+        let mut response = respond::empty(StatusCode::NOT_MODIFIED);
+        described(&mut response, &text, &etag)?;
+        return Ok(Answer::Done(response));
+    }
+    // `If-Range` with another tag: the client has a part of something else.
+    let resumes = header_text(parts, header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let header = header_text(parts, header::RANGE).filter(|_| resumes);
+    match range::wanted(header, size) {
+        Wanted::All => Ok(Answer::Part(StatusCode::OK, 0..size)),
+        Wanted::Part(part) => Ok(Answer::Part(StatusCode::PARTIAL_CONTENT, part)),
+        Wanted::Outside => {
+            let message = format!("the range is outside of the blob's {size} bytes");
+            let e = Error::new(Kind::RangeNotSatisfiable, "SIZE_INVALID", message);
+            let mut response = crate::http::error::oci(&e, &crate::http::error::OciRim::of(parts));
+            set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"))?;
+            Ok(Answer::Done(response))
+        }
+    }
+}
+
+/// Send a part of a blob that the caller may read.
+pub(in crate::http) async fn send(
+    service: &Service,
+    parts: &Parts,
+    digest: &Digest,
+    size: u64,
+    (status, part): (StatusCode, Range<u64>),
+) -> Result<Response, Error> {
+    let text = digest.to_string();
     let length = part.end - part.start;
     let body = match length {
         0 => Body::empty(),
-        _ => content(call, &digest, part.clone()).await?,
+        _ => content(service, parts, digest, part.clone()).await?,
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    described(&mut response, &text, &etag)?;
+    described(&mut response, &text, &format!("\"{text}\""))?;
     if status == StatusCode::PARTIAL_CONTENT {
         set(&mut response, header::CONTENT_RANGE, &format!("bytes {}-{}/{size}", part.start, part.end - 1))?;
     }
@@ -93,7 +137,7 @@ pub(super) async fn get(call: &Call<'_>, name: &RepoName, digest: Digest) -> Res
     Ok(response)
 }
 
-/// The storage itself gives the blob, whole or a range of it, as the client asks. The answer
+/// Another address gives the blob, whole or a range of it, as the client asks. The answer
 /// must not outlive the URL in it.
 fn elsewhere(url: &str, digest: &str) -> Result<Response, Error> {
     let mut response = respond::empty(StatusCode::TEMPORARY_REDIRECT);
@@ -105,15 +149,15 @@ fn elsewhere(url: &str, digest: &str) -> Result<Response, Error> {
 
 /// The bytes in `part`, which is not empty: sent by the kernel where the store has a file and
 /// the connection can, and it is long enough to be worth it.
-async fn content(call: &Call<'_>, digest: &Digest, part: Range<u64>) -> Result<Body, Error> {
+async fn content(service: &Service, parts: &Parts, digest: &Digest, part: Range<u64>) -> Result<Body, Error> {
     let length = part.end - part.start;
     if length >= FILE_BYTES_MIN
-        && let Some(files) = call.parts.extensions.get::<Files>()
-        && let Some(file) = call.service.open_blob(digest).await?
+        && let Some(files) = parts.extensions.get::<Files>()
+        && let Some(file) = service.open_blob(digest).await?
     {
         return Ok(Body::new(FileBody::new(files.clone(), file, part)));
     }
-    Ok(Body::new(Exactly { stream: call.service.read_blob(digest, part).await?, left: length }))
+    Ok(Body::new(Exactly { stream: service.read_blob(digest, part).await?, left: length }))
 }
 
 pub(super) async fn delete(call: &Call<'_>, name: &RepoName, digest: Digest) -> Result<Response, Error> {

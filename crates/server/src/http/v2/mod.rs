@@ -6,7 +6,7 @@
 //! came by.
 
 mod accept;
-mod blob;
+pub(super) mod blob;
 mod condition;
 pub(crate) mod list;
 mod manifest;
@@ -38,6 +38,8 @@ struct Call<'a> {
     parts: &'a Parts,
     /// How long a URL of the storage is good that a blob's GET is sent to, when it is.
     redirect: Option<Duration>,
+    /// How long an address at a data endpoint is good.
+    link_lifetime: Duration,
 }
 
 /// Answer a request to `/v2/…`.
@@ -99,8 +101,9 @@ async fn serve(app: &Arc<App>, parts: &Parts, body: axum::body::Body) -> Result<
     let route = path::parse(&path)?;
     let registry = registry(app, parts)?;
     let ctx = caller::data_plane(app, &registry, parts)?;
-    let redirect = app.settings.blob_redirect.then(|| app.settings.blob_redirect_secs.secs());
-    let call = Call { service: &app.service, registry, ctx, parts, redirect };
+    let link_lifetime = app.settings.blob_redirect_secs.secs();
+    let redirect = app.settings.blob_redirect.then_some(link_lifetime);
+    let call = Call { service: &app.service, registry, ctx, parts, redirect, link_lifetime };
     match (&parts.method, route) {
         (&Method::GET | &Method::HEAD, Route::Base) => base(&call),
         (&Method::GET | &Method::HEAD, Route::Catalog) => list::catalog(&call).await,
