@@ -75,9 +75,7 @@ impl Service {
             Principal::Directory { object_id, .. } => {
                 let snapshot = self.snapshot.load();
                 match snapshot.principals.get(object_id) {
-                    Some(state) if state.enabled => {
-                        use_it(&Held { assignments: &state.assignments, scope_map: None })
-                    }
+                    Some(state) if state.enabled => use_it(&Held { assignments: &state.assignments, scope_map: None }),
                     _ => use_it(&Held::default()),
                 }
             }

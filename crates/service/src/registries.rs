@@ -218,7 +218,7 @@ impl Service {
             Some(registry) if registry.group.key() == group.key() => Ok(registry.clone()),
             _ => {
                 let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
-                self.check_control(ctx, &id, Action::ControlRead)?;
+                self.check_control(ctx, &id, Action::RegistryRead)?;
                 Err(not_found(group, name))
             }
         }
@@ -226,7 +226,7 @@ impl Service {
 
     /// Show a registry of a group.
     pub fn show_registry(&self, ctx: &Ctx, group: &GroupName, name: &RegistryName) -> Result<Arc<Registry>> {
-        self.registry_in(ctx, group, name, Action::ControlRead)
+        self.registry_in(ctx, group, name, Action::RegistryRead)
     }
 
     /// The registry of a group, after asking whether the caller may do `action` to it. A
@@ -257,7 +257,7 @@ impl Service {
         let snapshot = self.snapshot.load();
         let key = group.map(GroupName::key);
         let in_group = |r: &Registry| key.as_ref().is_none_or(|k| r.group.key() == *k);
-        let visible = |r: &Registry| self.check(ctx, r, &Target::Registry, Action::ControlRead).is_ok();
+        let visible = |r: &Registry| self.check(ctx, r, &Target::Registry, Action::RegistryRead).is_ok();
         Ok(snapshot.registries.iter().filter(|r| in_group(r) && visible(r)).cloned().collect())
     }
 
@@ -275,7 +275,7 @@ impl Service {
         input: RegistryInput,
     ) -> Result<(Arc<Registry>, bool)> {
         let id = ResourceId::registry(&self.subscription_id(), group.as_str(), name.as_str());
-        self.check_control(ctx, &id, Action::ControlWrite)?;
+        self.check_control(ctx, &id, Action::RegistryWrite)?;
         let (group, wanted, now, tiers) = (group.clone(), name.clone(), ctx.now, self.config.tiers);
         let created = self
             .alter(move |tx| {
@@ -306,7 +306,7 @@ impl Service {
         name: &RegistryName,
         input: RegistryInput,
     ) -> Result<Arc<Registry>> {
-        self.registry_in(ctx, group, name, Action::ControlWrite)?;
+        self.registry_in(ctx, group, name, Action::RegistryWrite)?;
         let tiers = self.config.tiers;
         self.change_registry(ctx, group, name, move |tx, row, now| change(tx, &tiers, row, &input, now)).await
     }
@@ -396,7 +396,7 @@ impl Service {
     pub(crate) fn signed_in(&self, ctx: &Ctx) -> Result<()> {
         match ctx.principal {
             Principal::Anonymous => {
-                self.check_control(ctx, &ResourceId::subscription(&self.subscription_id()), Action::ControlRead)
+                self.check_control(ctx, &ResourceId::subscription(&self.subscription_id()), Action::RegistryRead)
             }
             _ => Ok(()),
         }

@@ -344,6 +344,11 @@ fn wrong_secret() -> Error {
     Error::new(Kind::Unauthenticated, "unauthorized", "The secret of the identity endpoint is wrong.")
 }
 
+/// Remove the principal of an identity that is going away, with what it holds.
+pub(crate) fn remove_principal(tx: &mut dyn Tx, id: Uuid) -> Result<()> {
+    super::principal::remove(tx, id)
+}
+
 /// Remove the managed identities of a group that is going away. How many.
 pub(crate) fn delete_in_group(tx: &mut dyn Tx, group: &GroupName) -> Result<usize> {
     let rows = meta::managed_identity::in_group(tx, group)?;

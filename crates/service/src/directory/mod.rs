@@ -31,7 +31,7 @@ pub(crate) use federated::may_have as may_have_federated;
 pub use federated::{FederatedCredential, FederatedInput, Owner};
 pub use kind::PrincipalKind;
 pub use managed::{IdentityInput, ManagedIdentity, MayAsk, Wanted};
-pub(crate) use managed::{delete_in_group, resource_id as identity_id};
+pub(crate) use managed::{delete_in_group, remove_principal, resource_id as identity_id};
 pub use principal::{ServicePrincipal, ServicePrincipalInput};
 pub use query::{Filter, Found, PAGE_ITEMS, PAGE_ITEMS_MAX, Page};
 pub use user::{User, UserInput};

@@ -142,6 +142,7 @@ pub(super) fn remove(tx: &mut dyn Tx, id: Uuid) -> Result<()> {
     meta::credential::delete_all(tx, id)?;
     meta::federated::delete_all(tx, id)?;
     meta::principal::delete_assignments(tx, id)?;
+    meta::registry_identity::forget(tx, id)?;
     meta::principal::delete(tx, id)?;
     Ok(())
 }

@@ -73,3 +73,8 @@ pub fn delete(tx: &mut dyn Tx, registry: i64, identity: Option<&str>) -> Result<
 pub fn delete_all(tx: &mut dyn Tx, registry: i64) -> Result<u64> {
     tx.execute("DELETE FROM registry_identity WHERE registry = ?1", &[registry.into()])
 }
+
+/// Take an identity from every registry that has it: its principal is going away.
+pub fn forget(tx: &mut dyn Tx, principal: Uuid) -> Result<u64> {
+    tx.execute("DELETE FROM registry_identity WHERE principal = ?1", &[principal.into()])
+}
