@@ -20,6 +20,7 @@ use bytes::Bytes;
 use portolan_types::Secret;
 use reqwest::Url;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
@@ -51,6 +52,9 @@ pub struct Provider {
     pub token_endpoint: Option<String>,
     /// Where its keys are.
     pub jwks_uri: String,
+    /// Where more is said of somebody who signed in.
+    #[serde(default)]
+    pub userinfo_endpoint: Option<String>,
     /// Where people are sent to sign out.
     #[serde(default)]
     pub end_session_endpoint: Option<String>,
@@ -79,6 +83,9 @@ pub struct Code<'a> {
 pub struct Redeemed {
     /// Who signed in. Nothing of it was checked yet.
     pub id_token: Secret<String>,
+    /// Opens the provider's [`Provider::userinfo_endpoint`].
+    #[serde(default)]
+    pub access_token: Option<Secret<String>>,
 }
 
 /// A client of OpenID providers, with a memory. One per server.
@@ -170,6 +177,20 @@ impl OpenId {
         serde_json::from_slice(&body).map_err(|_| Error::protocol(&url, "the answer has no id_token"))
     }
 
+    /// What the provider says of somebody beside their id token, which may leave out all but
+    /// the subject. The caller compares the subjects (OpenID Connect Core 1.0, section 5.3.2).
+    /// Nothing when the provider has no such place.
+    pub async fn user_info(&self, provider: &Provider, token: &Secret<String>) -> Result<Option<Map<String, Value>>> {
+        let Some(endpoint) = &provider.userinfo_endpoint else { return Ok(None) };
+        let url = address(endpoint)?;
+        let request = self.http.get(url.clone()).timeout(Duration::from_secs(EXCHANGE_SECS_MAX));
+        let response = transport::send(request.bearer_auth(token.expose()), &url).await?;
+        let body = transport::read_body(response, "what the provider says of somebody", DOCUMENT_BYTES_MAX).await?;
+        serde_json::from_slice(&body)
+            .map(Some)
+            .map_err(|_| Error::protocol(&url, "what it says of somebody does not parse"))
+    }
+
     async fn kept(&self, issuer: &str) -> Result<Arc<Mutex<Kept>>> {
         if issuer.len() > ISSUER_BYTES_MAX {
             return Err(Error::Local("the issuer is too long".into()));
@@ -213,10 +234,14 @@ impl OpenId {
         if provider.issuer != issuer {
             return Err(Error::protocol(&url, "its discovery document is another issuer's"));
         }
-        for endpoint in
-            [Some(&provider.jwks_uri), provider.authorization_endpoint.as_ref(), provider.token_endpoint.as_ref()]
-                .into_iter()
-                .flatten()
+        for endpoint in [
+            Some(&provider.jwks_uri),
+            provider.authorization_endpoint.as_ref(),
+            provider.token_endpoint.as_ref(),
+            provider.userinfo_endpoint.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
         {
             address(endpoint)?;
         }

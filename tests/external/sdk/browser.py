@@ -3,7 +3,8 @@
 person would who has a name, a password and perhaps a code, and follows what comes, until a page
 asks nothing more. It runs no script and keeps cookies for as long as it lives.
 
-usage: browser.py URL      with BROWSER_USER, BROWSER_PASSWORD and, for a device, BROWSER_CODE
+usage: browser.py URL      with BROWSER_USER, BROWSER_PASSWORD and, for a device, BROWSER_CODE;
+                           BROWSER_LINK is text of a link that is followed where a page has it
 """
 
 import html.parser
@@ -24,9 +25,14 @@ class Forms(html.parser.HTMLParser):
         self.forms = []
         self.text = []
         self.inside = None
+        self.links = []
+        self.link = None
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
+        if tag == "a":
+            self.link = [attrs.get("href", ""), ""]
+            self.links.append(self.link)
         if tag == "form":
             self.inside = {"action": attrs.get("action", ""), "method": attrs.get("method", "get").lower(), "fields": [], "buttons": []}
             self.forms.append(self.inside)
@@ -37,12 +43,16 @@ class Forms(html.parser.HTMLParser):
                 self.inside["buttons"].append(attrs)
 
     def handle_endtag(self, tag):
+        if tag == "a":
+            self.link = None
         if tag == "form":
             self.inside = None
 
     def handle_data(self, data):
         if data.strip():
             self.text.append(data.strip())
+        if self.link is not None:
+            self.link[1] += data
 
 
 def answer(field):
@@ -70,7 +80,7 @@ def main():
         urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
     )
     target, data, seen = sys.argv[1], None, []
-    for _ in range(8):
+    for _ in range(12):
         origin = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(target))
         headers = {"Accept": "text/html"}
         if data is not None:
@@ -88,6 +98,11 @@ def main():
         if not forms.forms or step in seen:
             sys.exit(0 if not forms.forms else "the same page again: " + " | ".join(forms.text))
         seen.append(step)
+        wanted = os.environ.get("BROWSER_LINK")
+        link = next((href for href, text in forms.links if wanted and wanted in text), None)
+        if link is not None:
+            target, data = urllib.parse.urljoin(address, link), None
+            continue
         form = forms.forms[0]
         values = [(f["name"], answer(f)) for f in form["fields"] if f.get("name")]
         values = [(name, value) for name, value in values if value is not None]

@@ -60,6 +60,12 @@ pub struct Stranger {
 }
 
 impl ProviderConfig {
+    /// Whether an id token says all that is asked of it: else the provider is asked for more.
+    pub fn suffices(&self, claims: &Map<String, Value>) -> bool {
+        let required = self.required.as_ref().map(|(name, _)| name);
+        [&self.user_claim].into_iter().chain(required).all(|name| claims.contains_key(name.as_str()))
+    }
+
     /// Read the verified claims of an id token, and whether this one may come.
     ///
     /// Errors: `access_denied`, with a sentence for the person.

@@ -167,7 +167,16 @@ async fn back(app: &App, parts: &Parts) -> Result<(Errand, Proof), Error> {
     if claims.text("nonce") != Some(away.nonce.as_str()) || party != own.client_id {
         return Err(refused("its answer is for another sign-in."));
     }
-    let who = config.admit(&claims.all)?;
+    let mut all = claims.all;
+    if let (false, Some(token)) = (config.suffices(&all), &redeemed.access_token) {
+        // Many providers put into an id token only what they must.
+        let more = own.openid.user_info(&provider, token).await.map_err(|e| unreachable(config, e))?;
+        // Of somebody else it says nothing of this one.
+        for (name, value) in more.filter(|more| more.get("sub") == all.get("sub")).unwrap_or_default() {
+            all.entry(name).or_insert(value);
+        }
+    }
+    let who = config.admit(&all)?;
     caller::claim(parts, &who.user_name);
     let proof = app.service.provider_sign_in(config, &who, now).await?;
     Ok((away.errand, proof))
