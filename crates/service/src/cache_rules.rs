@@ -93,14 +93,14 @@ fn no_rule(name: &str) -> Error {
 impl Service {
     /// Every cache rule of a registry, by name.
     pub async fn list_cache_rules(&self, ctx: &Ctx, registry: &Registry) -> Result<Vec<CacheRule>> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlRead)?;
+        self.check(ctx, registry, &Target::Registry, Action::CacheRuleRead)?;
         let id = registry.id;
         self.meta.read(move |tx| cache_rule::list(tx, id, RULES_MAX).map_err(Error::from)).await
     }
 
     /// One cache rule.
     pub async fn cache_rule(&self, ctx: &Ctx, registry: &Registry, name: &str) -> Result<CacheRule> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlRead)?;
+        self.check(ctx, registry, &Target::Registry, Action::CacheRuleRead)?;
         let (id, key) = (registry.id, name.to_owned());
         let found = self.meta.read(move |tx| cache_rule::get(tx, id, &key).map_err(Error::from)).await?;
         found.ok_or_else(|| no_rule(name))
@@ -118,7 +118,7 @@ impl Service {
         name: &str,
         input: CacheRuleInput,
     ) -> Result<(CacheRule, bool)> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlWrite)?;
+        self.check(ctx, registry, &Target::Registry, Action::CacheRuleWrite)?;
         check(name, &input)?;
         let id = registry.id;
         let CacheRuleInput { source, target, credential } = input;
@@ -147,7 +147,7 @@ impl Service {
 
     /// Delete a cache rule; false when there was none. What it brought in stays.
     pub async fn delete_cache_rule(&self, ctx: &Ctx, registry: &Registry, name: &str) -> Result<bool> {
-        self.check(ctx, registry, &Target::Registry, Action::ControlWrite)?;
+        self.check(ctx, registry, &Target::Registry, Action::CacheRuleDelete)?;
         let (id, name) = (registry.id, name.to_owned());
         self.meta.write(move |tx| cache_rule::delete(tx, id, &name).map_err(Error::from)).await
     }

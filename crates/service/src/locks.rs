@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn a_lock_forbids_what_its_level_says_and_nothing_else() {
         for (action, can_not_delete, read_only) in [
-            (Action::ControlRead, false, false),
+            (Action::RegistryRead, false, false),
             (Action::Pull, false, false),
             (Action::Push, false, false),
             (Action::Delete, false, false),

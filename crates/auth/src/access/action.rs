@@ -236,16 +236,6 @@ actions! {
     }
 }
 
-#[allow(non_upper_case_globals, reason = "they stand for variants while callers move to the finer ones")]
-#[allow(missing_docs, reason = "the variants say it")]
-impl Action {
-    pub const ControlRead: Action = Action::RegistryRead;
-    pub const ControlWrite: Action = Action::RegistryWrite;
-    pub const RunTasks: Action = Action::ScheduleRun;
-    pub const ReadTasks: Action = Action::RunRead;
-    pub const AssignRoles: Action = Action::RoleAssignmentWrite;
-}
-
 impl Action {
     /// Any one of which, held, allows this action in a registry of that mode. What is not
     /// about content is itself.

@@ -184,9 +184,11 @@ impl Service {
                             ));
                         }
                         meta::role::insert(tx, &row).map_err(|e| match e {
-                            portolan_store::Error::Conflict(_) => {
-                                Error::new(Kind::Conflict, "RoleAssignmentExists", "The role assignment already exists.")
-                            }
+                            portolan_store::Error::Conflict(_) => Error::new(
+                                Kind::Conflict,
+                                "RoleAssignmentExists",
+                                "The role assignment already exists.",
+                            ),
                             e => e.into(),
                         })?;
                         true
@@ -203,7 +205,12 @@ impl Service {
     ///
     /// Errors: `LastRoleAssignment` for the last one by which anybody can give roles in the
     /// subscription: nobody could mend that.
-    pub async fn delete_role_assignment(&self, ctx: &Ctx, scope: &ResourceId, id: Uuid) -> Result<Option<RoleAssignment>> {
+    pub async fn delete_role_assignment(
+        &self,
+        ctx: &Ctx,
+        scope: &ResourceId,
+        id: Uuid,
+    ) -> Result<Option<RoleAssignment>> {
         self.check_control(ctx, &self.asked_scope(scope), Action::RoleAssignmentDelete)?;
         let Some(assignment) = self.role_assignment(scope, id) else { return Ok(None) };
         let snapshot = self.snapshot.load_full();

@@ -203,7 +203,12 @@ impl Service {
     /// Remove a custom role; what it was, if it was there.
     ///
     /// Errors: `RoleDefinitionHasAssignments`.
-    pub async fn delete_role_definition(&self, ctx: &Ctx, scope: &ResourceId, id: Uuid) -> Result<Option<RoleDefinition>> {
+    pub async fn delete_role_definition(
+        &self,
+        ctx: &Ctx,
+        scope: &ResourceId,
+        id: Uuid,
+    ) -> Result<Option<RoleDefinition>> {
         let found = self.snapshot.load().roles.definition(id);
         let Some(definition) = found else {
             self.check_control(ctx, &self.asked_scope(scope), Action::RoleDefinitionDelete)?;
@@ -258,7 +263,10 @@ fn name_taken(name: &str) -> Error {
     Error::new(
         Kind::Conflict,
         "RoleDefinitionWithSameNameExists",
-        format!("A custom role with the same name already exists in this directory. Use a different name: '{}'.", name.escape_debug()),
+        format!(
+            "A custom role with the same name already exists in this directory. Use a different name: '{}'.",
+            name.escape_debug()
+        ),
     )
 }
 

@@ -147,9 +147,9 @@ impl Service {
             return Ok(ResourceId(format!("{}{rest}", found.resource_id)));
         }
         let name = parts[3].parse().map_err(|_| no_such())?;
-        let row = self.meta.read(move |tx| {
-            meta::group::get(tx, &name)?.ok_or_else(|| crate::registries::group_not_found(&name))
-        });
+        let row = self
+            .meta
+            .read(move |tx| meta::group::get(tx, &name)?.ok_or_else(|| crate::registries::group_not_found(&name)));
         let group = ResourceId::group(&self.subscription_id(), row.await?.name.as_str());
         let rest = parts[4..].iter().map(|part| format!("/{part}")).collect::<String>();
         Ok(ResourceId(format!("{group}{rest}")))
@@ -190,7 +190,10 @@ pub fn role_id(text: &str) -> Result<Uuid> {
         Error::new(
             Kind::Invalid,
             "InvalidRoleDefinitionId",
-            format!("The role definition ID '{}' is not valid. The role definition ID must be a GUID.", shown.escape_debug()),
+            format!(
+                "The role definition ID '{}' is not valid. The role definition ID must be a GUID.",
+                shown.escape_debug()
+            ),
         )
     })
 }

@@ -108,7 +108,7 @@ async fn a_token_opens_its_repository_and_no_other() {
         (repo("a"), Action::Delete),
         (repo("a/b"), Action::Pull),
         (Target::Registry, Action::CatalogList),
-        (repo("a"), Action::ControlWrite),
+        (repo("a"), Action::RegistryWrite),
     ] {
         assert!(service.check(&ctx, &reg, &target, action).is_err(), "{target:?} {action:?}");
     }
@@ -234,7 +234,7 @@ async fn anonymous_callers_are_told_how_to_sign_in() {
     let service = &site.service;
     let e = service.check(&nobody(), &reg, &repo("a"), Action::Push).unwrap_err();
     assert_eq!((e.kind, e.challenge.as_deref()), (Kind::Unauthenticated, Some("repository:a:pull,push")));
-    let e = service.check(&nobody(), &reg, &Target::Registry, Action::ControlRead).unwrap_err();
+    let e = service.check(&nobody(), &reg, &Target::Registry, Action::RegistryRead).unwrap_err();
     assert_eq!(e.kind, Kind::Unauthenticated);
     assert!(service.access_token(&reg, SignIn::Anonymous, &["repository:a:pull"], NOW).is_err());
 

@@ -71,7 +71,7 @@ fn run_id(text: &str) -> Result<RunId, Error> {
 }
 
 async fn upload_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget) -> Result<Response, Error> {
-    app.service.check(ctx, &target.registry, &Target::Registry, Action::RunTasks)?;
+    app.service.check(ctx, &target.registry, &Target::Registry, Action::UploadContext)?;
     let staged = app.tasks.stage_context(target.registry.id, ctx.now).await.map_err(refused)?;
     let path = format!("r{}/{}", target.registry.id, staged.relative_path);
     let until = ctx.now.plus(Duration::from_secs(UPLOAD_SECS_MAX));
@@ -80,7 +80,7 @@ async fn upload_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget) -> Result<Res
 }
 
 async fn log_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Result<Response, Error> {
-    let run = found(app, ctx, target, id, Action::ReadTasks).await?;
+    let run = found(app, ctx, target, id, Action::RunLog).await?;
     let path = format!("r{}/logs/{}/rawtext.log", target.registry.id, run.id);
     let until = ctx.now.plus(Duration::from_secs(LOG_SECS_MAX));
     let url = signed_url(&app.service.authority, &target.base, &path, Permission::Read, until);
@@ -95,12 +95,12 @@ async fn found(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str, action: 
 }
 
 async fn show(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Result<Response, Error> {
-    let run = found(app, ctx, target, id, Action::ReadTasks).await?;
+    let run = found(app, ctx, target, id, Action::RunRead).await?;
     Ok(respond::json(StatusCode::OK, &to_wire(target, &run)))
 }
 
 async fn list(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, query: &str) -> Result<Response, Error> {
-    app.service.check(ctx, &target.registry, &Target::Registry, Action::ReadTasks)?;
+    app.service.check(ctx, &target.registry, &Target::Registry, Action::RunRead)?;
     let (mut top, mut filter) = (limits::PAGE_ITEMS_DEFAULT, String::new());
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -127,7 +127,7 @@ struct RunUpdate {
 }
 
 async fn update(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str, body: Body) -> Result<Response, Error> {
-    let mut run = found(app, ctx, target, id, Action::RunTasks).await?;
+    let mut run = found(app, ctx, target, id, Action::RunWrite).await?;
     let update: RunUpdate = json_body(body).await?;
     let archived = update.is_archive_enabled.or_else(|| update.properties.and_then(|p| p.is_archive_enabled));
     if let Some(archived) = archived {
@@ -137,7 +137,7 @@ async fn update(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str, body: B
 }
 
 async fn cancel(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Result<Response, Error> {
-    let run = found(app, ctx, target, id, Action::RunTasks).await?;
+    let run = found(app, ctx, target, id, Action::RunCancel).await?;
     let run = app.tasks.cancel(target.registry.id, &run.id, ctx.now).await.map_err(refused)?;
     Ok(respond::json(StatusCode::OK, &to_wire(target, &run)))
 }
@@ -184,7 +184,7 @@ struct AgentBody {
 }
 
 async fn schedule(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, body: Body) -> Result<Response, Error> {
-    app.service.check(ctx, &target.registry, &Target::Registry, Action::RunTasks)?;
+    app.service.check(ctx, &target.registry, &Target::Registry, Action::ScheduleRun)?;
     let request: RunRequest = json_body(body).await?;
     let new = from_wire(target, request)?;
     let run = app.tasks.schedule(new, ctx.now).await.map_err(refused)?;
