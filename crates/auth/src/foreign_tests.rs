@@ -56,7 +56,10 @@ fn a_good_token_says_who_it_speaks_for() {
     let token = sign(&key, &claims());
     let read = verify(&keys, &token).unwrap();
     assert_eq!((read.issuer.as_str(), read.subject.as_str()), (ISSUER, "repo:me/it:ref:refs/heads/main"));
-    assert_eq!((read.audiences.as_slice(), read.text("jti")), (&["api://AzureADTokenExchange".to_owned()][..], Some("1")));
+    assert_eq!(
+        (read.audiences.as_slice(), read.text("jti")),
+        (&["api://AzureADTokenExchange".to_owned()][..], Some("1"))
+    );
     let several = sign(&key, &with(|c| c["aud"] = json!(["x", "api://AzureADTokenExchange"])));
     assert!(verify(&keys, &several).is_ok());
     assert_eq!(unverified_issuer(&token).unwrap(), (ISSUER.to_owned(), Some(key.kid().to_owned())));
@@ -166,7 +169,9 @@ fn key_sets_say_what_their_keys_are_for() {
     assert!(verify(&set(&[but("kid", Value::Null)]), &token).is_ok(), "a key without an id may be anyone");
     // A key for something else, beside one that would verify nothing of this.
     let other = public(&self::key());
-    for bad in [but("use", json!("enc")), but("alg", json!("RS512")), but("alg", json!("RSA-OAEP")), but("kid", json!("x"))] {
+    for bad in
+        [but("use", json!("enc")), but("alg", json!("RS512")), but("alg", json!("RSA-OAEP")), but("kid", json!("x"))]
+    {
         assert!(verify(&set(&[other.clone(), bad.clone()]), &token).is_err(), "{bad}");
     }
     let secret = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s", "alg": "HS256"});

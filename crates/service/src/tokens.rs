@@ -5,6 +5,7 @@ use portolan_auth::authority::{Issued, NewDirectoryToken};
 use portolan_types::Timestamp;
 use uuid::Uuid;
 
+use crate::identity::NotThisClient;
 use crate::keys::key_error;
 use crate::service::Service;
 use crate::{Error, Kind, Result};
@@ -25,15 +26,21 @@ impl Service {
         now: Timestamp,
     ) -> Result<Issued> {
         // What is no id is nobody's, and is compared as long.
-        let found = self.check_secret(Uuid::try_parse(client_id).unwrap_or_default(), secret, now);
-        let Some((object_id, app_id)) = found else {
-            return Err(Error::new(
-                Kind::Unauthenticated,
-                "invalid_client",
-                "AADSTS7000215: Invalid client secret provided, or there is no such application. Ensure the secret \
-                 being sent in the request is the client secret value, not the client secret ID.",
-            ));
-        };
+        let found = self.check_client(Uuid::try_parse(client_id).unwrap_or_default(), secret, now);
+        let (object_id, app_id) = found.map_err(|why| {
+            let message = match why {
+                NotThisClient::Unknown => {
+                    "AADSTS7000215: Invalid client secret provided, or the application was not found in the directory \
+                     (AADSTS700016). Ensure the secret being sent in the request is the client secret value, not the \
+                     client secret ID."
+                }
+                NotThisClient::Expired => {
+                    "AADSTS7000222: The provided client secret keys are expired. Create new keys for your application."
+                }
+                NotThisClient::Disabled => "AADSTS7000112: The application is disabled.",
+            };
+            Error::new(Kind::Unauthenticated, "invalid_client", message)
+        })?;
         self.application_token(base, object_id, app_id, resource, now)
     }
 

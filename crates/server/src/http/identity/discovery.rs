@@ -43,12 +43,22 @@ pub(super) fn discovery(app: &App, parts: &Parts) -> Value {
         "token_endpoint": format!("{base}/{tenant}/oauth2/v2.0/token"),
         "device_authorization_endpoint": format!("{base}/{tenant}/oauth2/v2.0/devicecode"),
         "jwks_uri": format!("{base}/{tenant}/discovery/v2.0/keys"),
-        "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
-        "response_types_supported": ["code", "id_token", "token"],
+        "end_session_endpoint": format!("{base}/{tenant}/oauth2/v2.0/logout"),
+        "grant_types_supported": [
+            "authorization_code", "client_credentials", "password", "refresh_token",
+            "urn:ietf:params:oauth:grant-type:device_code",
+        ],
+        "token_endpoint_auth_methods_supported":
+            ["client_secret_post", "client_secret_basic", "private_key_jwt", "none"],
+        "token_endpoint_auth_signing_alg_values_supported":
+            ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"],
+        "code_challenge_methods_supported": ["S256"],
+        "response_types_supported": ["code"],
         "response_modes_supported": ["query", "form_post"],
-        "subject_types_supported": ["pairwise"],
+        // `sub` is the object id, whichever client asks.
+        "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "scopes_supported": ["openid", "profile", "email", "offline_access"],
-        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nbf", "tid", "oid", "appid", "ver"],
+        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nbf", "auth_time", "amr", "nonce", "name", "preferred_username", "tid", "oid", "appid", "ver"],
     })
 }
