@@ -10,6 +10,7 @@ mod registry;
 mod run;
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use portolan_types::Timestamp;
 use reqwest::{Method, Url};
@@ -30,6 +31,8 @@ pub const API_VERSION: &str = "2025-11-01";
 const PAGES_MAX: usize = 10_000;
 /// How long a long-running operation is waited for.
 const OPERATION_SECS_MAX: u64 = 1_800;
+/// When a long-running operation is first asked about.
+const FIRST_POLL: Duration = Duration::from_millis(100);
 
 /// A client of one subscription.
 #[derive(Debug)]
@@ -198,10 +201,13 @@ impl ArmClient {
         };
         let begun = std::time::Instant::now();
         let mut pause_secs = header(&first, "retry-after").and_then(|s| s.parse().ok()).unwrap_or(1u64);
+        // Most have ended when they are first asked about.
+        let mut pause = FIRST_POLL;
         while begun.elapsed().as_secs() < OPERATION_SECS_MAX {
-            tokio::time::sleep(std::time::Duration::from_secs(pause_secs.clamp(1, 30))).await;
+            tokio::time::sleep(pause).await;
             let answer = self.send(&Method::GET, &watched, None).await?;
             pause_secs = header(&answer, "retry-after").and_then(|s| s.parse().ok()).unwrap_or(pause_secs);
+            pause = Duration::from_secs(pause_secs.clamp(1, 30));
             if !by_status {
                 if answer.status().as_u16() != 202 {
                     return Ok(answer);
