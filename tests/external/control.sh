@@ -34,7 +34,7 @@ says "with its tags" '"a": "b"' az acr show --name basicregistry
 says "the name is taken" 'already in use' az acr check-name --name basicregistry
 refuses "anonymous pull is not for Basic" "Standard|Premium|tier|SKU|sku" az acr update --name basicregistry --anonymous-pull-enabled true
 refuses "nor are network rules" "Premium" az acr network-rule add --name basicregistry --ip-address 10.0.0.0/8
-refuses "nor a data endpoint" "Premium" az acr update --name basicregistry --data-endpoint-enabled true
+refuses "nor a data endpoint" "not supported for the SKU Basic" az acr update --name basicregistry --data-endpoint-enabled true
 refuses "nor retention" "Premium" az acr config retention update --registry basicregistry --status enabled --days 3 --type UntaggedManifests
 says "tags are changed" '"c": "d"' az acr update --name basicregistry --set tags.c=d
 says "create Premium" '"name": "Premium"' az acr create --name "$REG" --resource-group "$GROUP" --sku Premium --location eastus
@@ -48,10 +48,11 @@ for sku in Standard Basic Premium; do says "to the tier $sku" "\"name\": \"$sku\
 says "--allow-trusted-services" '"networkRuleBypassOptions": "None"' az acr update --name "$REG" --allow-trusted-services false
 says "--public-network-enabled false" '"publicNetworkAccess": "Disabled"' az acr update --name "$REG" --public-network-enabled false
 eventually "closes it" 2 not az acr login --name "$REG" --expose-token
-says "and true" '"publicNetworkAccess": "Enabled"' az acr update --name "$REG" --public-network-enabled true
+# az has set the default action to Deny with it, and leaves it there.
+says "and true" '"publicNetworkAccess": "Enabled"' az acr update --name "$REG" --public-network-enabled true --default-action Allow
 eventually "opens it" 2 az acr login --name "$REG"
 says "--allow-exports" '"status": "disabled"' az acr update --name "$REG" --allow-exports false --public-network-enabled false --query policies.exportPolicy
-check "and back" az acr update --name "$REG" --allow-exports true --public-network-enabled true
+check "and back" az acr update --name "$REG" --allow-exports true --public-network-enabled true --default-action Allow
 push "$LOGIN_SERVER/app:v1" >/dev/null 2>&1 || fail "something to read"
 
 # --- anonymous pull

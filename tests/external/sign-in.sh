@@ -58,7 +58,7 @@ issue() { # issue SUBJECT AUDIENCE SECONDS FILE
     read -r _ <&"${ISSUER[0]}"
 }
 cat >"$WORLD/federated.json" <<JSON
-{"name": "ci", "issuer": "http://127.0.0.1:8700", "subject": "repo:acme/app:ref:refs/heads/main", "audiences": ["api://AzureADTokenExchange"]}
+{"name": "deploy", "issuer": "http://127.0.0.1:8700", "subject": "repo:acme/app:ref:refs/heads/main", "audiences": ["api://AzureADTokenExchange"]}
 JSON
 check "a federated credential" az ad app federated-credential create --id "$APP" --parameters "@$WORLD/federated.json"
 issue repo:acme/app:ref:refs/heads/main api://AzureADTokenExchange 600 "$WORLD/token"
@@ -141,6 +141,13 @@ there() {
 }
 there app-service IDENTITY_ENDPOINT IDENTITY_HEADER
 there msi MSI_ENDPOINT MSI_SECRET
+# As on a machine in Azure: nothing is set, and the address says who asks.
+client=$(az identity show --name web --resource-group "$GROUP" --query clientId -o tsv)
+refuses "nobody at an address that is nobody's" "Identity not found|400|login" env AZURE_CONFIG_DIR="$WORLD/az-nobody" "$AZ_VENV/bin/az" login --identity
+world_serve "PORTOLAN_MANAGED_IDENTITY_ADDRESSES=169.254.169.254=$client"
+there machine
+check "by its client id" az_as machine-client login --identity --client-id "$client"
+check "by its resource id" az_as machine-resource login --identity --resource-id "$identity"
 refuses "nobody has it who does not know its secret" "401|400|Unauthorized|secret|invalid" env IDENTITY_ENDPOINT="$IDENTITY_ENDPOINT" IDENTITY_HEADER=wrong \
     AZURE_CONFIG_DIR="$WORLD/az-wrong" "$AZ_VENV/bin/az" login --identity
 

@@ -42,7 +42,8 @@ export async function all(pages) {
 }
 
 export const env = process.env;
-export const credential = new identity.ClientSecretCredential(env.TENANT, env.CLIENT_ID, env.CLIENT_SECRET, {
+// The owner, where the script is run as one.
+export const credential = env.CLIENT_ID && new identity.ClientSecretCredential(env.TENANT, env.CLIENT_ID, env.CLIENT_SECRET, {
   authorityHost: env.SERVER,
   disableInstanceDiscovery: true,
 });

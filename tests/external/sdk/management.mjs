@@ -24,13 +24,13 @@ check("list of a group", (await all(client.registries.listByResourceGroup(group)
 const changed = await client.registries.update(group, name, {
   tags: { x: "z" },
   anonymousPullEnabled: true,
-  networkRuleSet: { defaultAction: "Allow", ipRules: [{ ipAddressOrRange: "192.0.2.0/24", action: "Allow" }] },
+  networkRuleSet: { defaultAction: "Allow", ipRules: [{ iPAddressOrRange: "192.0.2.0/24", action: "Allow" }] },
   policies: { retentionPolicy: { days: 5, status: "enabled" } },
 });
 equals("update", [{ x: "z" }, true, "192.0.2.0/24", 5], [
   changed.tags,
   changed.anonymousPullEnabled,
-  changed.networkRuleSet.ipRules[0].ipAddressOrRange,
+  changed.networkRuleSet.ipRules[0].iPAddressOrRange,
   changed.policies.retentionPolicy.days,
 ]);
 const usages = (await client.registries.listUsages(group, name)).value;
