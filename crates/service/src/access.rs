@@ -69,6 +69,11 @@ impl Service {
         self.with_held(principal, |held| access::allowed(principal, held, &registry.resource(target)))
     }
 
+    /// Whether `principal` is given tokens of this registry.
+    pub(crate) fn may_enter(&self, principal: &Principal, registry: &Registry) -> bool {
+        self.with_held(principal, |held| access::may_enter(principal, held, &registry.resource(&Target::Registry)))
+    }
+
     /// Hand over what `principal` holds: nothing when it is unknown or disabled.
     fn with_held<T>(&self, principal: &Principal, use_it: impl FnOnce(&Held<'_>) -> T) -> T {
         match principal {

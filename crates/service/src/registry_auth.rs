@@ -189,6 +189,7 @@ impl Service {
         }
         let subject = Subject::Directory { object_id: token.object_id, app_id: token.app_id };
         let principal = subject.principal(&registry.name);
+        self.check_entry(&principal, registry)?;
         let may = self.allowed(&principal, registry, &Target::Registry);
         let issued = self
             .authority
@@ -236,6 +237,7 @@ impl Service {
             SignIn::Anonymous => return Err(bad_credentials("sign in first")),
         };
         let principal = subject.principal(&registry.name);
+        self.check_entry(&principal, registry)?;
         let grants = granted(scopes, |wanted| self.may_do(&principal, registry, wanted));
         let issued = self
             .authority
@@ -252,6 +254,15 @@ impl Service {
             )
             .map_err(key_error)?;
         Ok((issued, principal))
+    }
+
+    /// Refuse who may do nothing here: as in ACR, signing in fails, not the first pull.
+    fn check_entry(&self, principal: &Principal, registry: &Registry) -> Result<()> {
+        match self.may_enter(principal, registry) {
+            true => Ok(()),
+            false => Err(bad_credentials("there is no role that opens anything in this registry")
+                .with_hint("assign a role such as AcrPull; in registries with permissions for each repository, Container Registry Repository Reader")),
+        }
     }
 
     /// The time before which tokens of this subject are refused.

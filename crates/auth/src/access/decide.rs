@@ -61,6 +61,15 @@ pub fn allowed(principal: &Principal, held: &Held<'_>, resource: &Resource<'_>) 
     among(principal, held, ActionSet::ALL, resource)
 }
 
+/// Whether `principal` may do anything at all to the content of the registry that `resource`
+/// is: to some repository, under some condition. Who of the directory may not is not given
+/// tokens of that registry.
+pub fn may_enter(principal: &Principal, held: &Held<'_>, resource: &Resource<'_>) -> bool {
+    let (Principal::Directory { .. }, Some(registry)) = (principal, resource.registry) else { return true };
+    let opens = ActionSet::DATA.iter().fold(ActionSet::NONE, |sum, action| sum.with(action.rights(registry.mode)));
+    held.assignments.iter().any(|a| within(resource.scope, &a.scope) && !a.actions.and(opens).is_empty())
+}
+
 /// Those of the `wanted` actions that are allowed. The one place where anything is.
 fn among(principal: &Principal, held: &Held<'_>, wanted: ActionSet, resource: &Resource<'_>) -> ActionSet {
     let open = match (principal, resource.registry) {

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 pub use action::{Action, ActionSet, RoleMode, Target};
 pub use condition::{CONDITION_BYTES_MAX, Condition, ConditionError};
-pub use decide::{Assignment, Held, RegistryFacts, Resource, allowed, decide};
+pub use decide::{Assignment, Held, RegistryFacts, Resource, allowed, decide, may_enter};
 pub use grant::{Grant, grants_allow, scope_text, scope_word};
 pub use role::{
     ACR_DELETE, ACR_PULL, ACR_PUSH, CATALOG_LISTER, CONTRIBUTOR, OWNER, PATTERN_BYTES_MAX, PATTERNS_MAX, PatternError,

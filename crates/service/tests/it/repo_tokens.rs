@@ -2,9 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portolan_auth::access::{Action, Principal, Target};
+use portolan_auth::access::{Action, Principal, REPOSITORY_READER, Target};
 use portolan_service::registry_auth::SignIn;
 use portolan_service::repo_tokens::TokenInput;
+use portolan_service::roles::AssignmentInput;
 use portolan_service::scope_maps::ScopeMapInput;
 use portolan_service::{Ctx, Kind, Reach, Registry, Service, ServiceConfig, Sku};
 use portolan_store::meta;
@@ -90,6 +91,20 @@ async fn registries_with_permissions_for_each_repository_say_so() {
     let site = Site::new().await;
     let reg = site.registry("abacreg", json!({"roleAssignmentMode": "AbacRepositoryPermissions"})).await;
     let plain = site.with_admin("plain").await;
+    // An owner may do nothing to the content there, and gets no token for it.
+    let directory = site.directory_token("https://containerregistry.azure.net", NOW);
+    assert_eq!(site.service.exchange(&reg, &directory, NOW).unwrap_err().kind, Kind::Unauthenticated);
+    let Principal::Directory { object_id, .. } = site.owner.principal else { panic!("the owner is of the directory") };
+    let input = AssignmentInput {
+        role: REPOSITORY_READER,
+        principal: object_id,
+        principal_type: None,
+        description: None,
+        condition: None,
+        condition_version: None,
+    };
+    let id = uuid::Uuid::from_u128(1);
+    site.service.put_role_assignment(&site.owner, &reg.resource_id, id, input).await.unwrap();
     let refresh = site.refresh_token(&reg, NOW);
     let claimed = claims(&refresh);
     assert_eq!(claimed["aad_identity"], claimed["oid"]);
@@ -99,6 +114,9 @@ async fn registries_with_permissions_for_each_repository_say_so() {
         claims(&token)["access"].as_array().unwrap().iter().any(|g| g["name"] == "*")
     };
     assert!(wildcard(&plain) && !wildcard(&reg));
+    let token_of = |scope: &str| claims(&site.access_token(&reg, scope, NOW));
+    assert_eq!(token_of("repository:a:pull,push")["access"][0]["actions"], json!(["pull"]));
+    assert_eq!(token_of("registry:catalog:*")["access"], json!([]), "that is another role's");
     // A repository token has its scope map there too, wildcard and all.
     let password = token(&site, &reg).await;
     let input = map(&["repositories/*/content/read"]);
