@@ -5,13 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where the world is not as it says")]
 
+mod access;
 mod acr;
 mod arm;
 mod boot;
 mod bounds;
 mod buckets;
 mod builds;
+mod control;
 mod delegated;
+mod directory;
 mod drain;
 mod early;
 mod faults;
@@ -20,6 +23,7 @@ mod hostile;
 mod identity;
 mod limits;
 mod logs;
+mod machines;
 mod metrics;
 mod otel;
 mod people;
@@ -39,5 +43,5 @@ mod v2;
 /// What clients see does not depend on where the metadata is.
 #[test]
 fn the_same_on_postgres() {
-    portolan_testkit::postgres::again(&["v2::", "acr::", "arm::", "tokens::", "builds::"], &[]);
+    portolan_testkit::postgres::again(&["v2::", "acr::", "arm::", "tokens::", "builds::", "directory::", "machines::"], &[]);
 }
