@@ -133,7 +133,7 @@ there() {
     local profile=$1 names=()
     shift
     for name in "$@"; do names+=("$name=${!name}"); done
-    as_there() { (export "${names[@]}" && az_as "$profile" "$@"); }
+    as_there() { ([ ${#names[@]} = 0 ] || export "${names[@]}"; az_as "$profile" "$@"); }
     check "$profile: az login --identity" as_there login --identity
     equals "$profile: sees the registry" "$REG" "$(as_there acr list --query '[].name' -o tsv)"
     says "$profile: and gets a token for it" '"accessToken": "ey' as_there acr login --name "$REG" --expose-token

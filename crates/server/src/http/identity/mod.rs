@@ -133,7 +133,7 @@ fn failure(error: &Error, parts: &Parts) -> Response {
     let trace = parts.extensions.get::<RequestId>().map_or("", |id| &id.0);
     let number =
         error.message.strip_prefix("AADSTS").and_then(|m| m.split(':').next()).and_then(|n| n.parse::<u32>().ok());
-    let body = json!({
+    let mut body = json!({
         "error": error.code,
         "error_description": format!("{} Trace ID: {trace}", error.message),
         "error_codes": number.into_iter().collect::<Vec<_>>(),
@@ -141,6 +141,11 @@ fn failure(error: &Error, parts: &Parts) -> Response {
         "trace_id": trace,
         "correlation_id": trace,
     });
+    if parts.uri.path().to_ascii_lowercase().starts_with("/msi/") {
+        // What App Service says, and MSAL shows.
+        body["statusCode"] = status.as_u16().into();
+        body["message"] = error.message.clone().into();
+    }
     super::error::finish(no_store(respond::json(status, &body)), error)
 }
 
