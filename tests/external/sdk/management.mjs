@@ -42,7 +42,7 @@ equals("credentials of the admin user, renewed", [name, false, true], [
   before.passwords[0].value === after.passwords[0].value,
   before.passwords[1].value === after.passwords[1].value,
 ]);
-check("private link resources", (await all(client.registries.listPrivateLinkResources(group, name))).some((r) => r.groupId === "registry"));
+check("private link resources", (await all(client.registries.listPrivateLinkResources(group, name))).some((r) => r.properties.groupId === "registry"));
 
 // --- scope maps and tokens
 const map = await client.scopeMaps.create(group, name, "team-map", { actions: ["repositories/app/content/read"], description: "reads" });

@@ -75,8 +75,8 @@ credentials = client.registries.list_credentials(group, name)
 equals("credentials of the admin user", (name, ["password", "password2"]), (credentials.username, [p.name for p in credentials.passwords]))
 renewed = client.registries.regenerate_credential(group, name, {"name": "password2"})
 equals("renewed", (True, False), tuple(a.value == b.value for a, b in zip(credentials.passwords, renewed.passwords)))
-check("private link resources", "registry" in [r.group_id for r in client.registries.list_private_link_resources(group, name)])
-equals("one of them", "registry", client.registries.get_private_link_resource(group, name, "registry").group_id)
+check("private link resources", "registry" in [r.properties.group_id for r in client.registries.list_private_link_resources(group, name)])
+equals("one of them", "registry", client.registries.get_private_link_resource(group, name, "registry").properties.group_id)
 
 # --- scope maps and tokens
 made = client.scope_maps.begin_create(
