@@ -21,20 +21,20 @@ use crate::push::{Push, Source};
 use crate::{AttributesPatch, Error, Service, ServiceConfig};
 
 #[derive(Clone, Copy, Debug)]
-enum Engine {
+pub(super) enum Engine {
     Sqlite,
     Postgres,
 }
 
-const BOTH: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+pub(super) const BOTH: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
-struct Pair {
-    a: Arc<World>,
-    b: Arc<World>,
+pub(super) struct Pair {
+    pub(super) a: Arc<World>,
+    pub(super) b: Arc<World>,
 }
 
 impl Pair {
-    async fn new(engine: Engine) -> Pair {
+    pub(super) async fn new(engine: Engine) -> Pair {
         Pair::with_blobs(engine, |fs| Arc::new(fs)).await
     }
 
