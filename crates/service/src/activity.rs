@@ -197,6 +197,13 @@ pub(crate) fn append(tx: &mut dyn Tx, event: &Event) -> Result<()> {
 }
 
 impl Service {
+    /// Whether the log is told of what this caller does there: those who hold any role over it.
+    /// Who holds none can change nothing, and must not be able to push out of the log what
+    /// others did; that they were refused is in the audit log.
+    pub fn is_told(&self, ctx: &Ctx, scope: &ResourceId) -> bool {
+        !self.allowed_at(ctx, scope).is_empty()
+    }
+
     /// Write an event; it is on disk when this returns.
     pub async fn note_activity(&self, event: Event) -> Result<()> {
         self.meta.write(move |tx| append(tx, &event)).await

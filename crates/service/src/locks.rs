@@ -17,6 +17,7 @@ use portolan_store::meta::Tx;
 use portolan_store::meta::lock::LockRow;
 use portolan_types::{ResourceId, Timestamp};
 
+use crate::directory::identity_id;
 use crate::service::Service;
 use crate::snapshot::Snapshot;
 use crate::{Ctx, Error, Kind, Result};
@@ -234,6 +235,16 @@ impl Service {
         self.alter(move |tx| Ok(meta::lock::delete(tx, &scope, &name)?)).await
     }
 
+    /// The id of a managed identity as it was given when it was made.
+    async fn identity_id(&self, group: &str, name: &str) -> Result<Option<ResourceId>> {
+        let (group, name) = (group.parse().map_err(|_| crate::groups::invalid_name(group))?, name.to_owned());
+        let row = self.meta.read(move |tx| meta::managed_identity::get(tx, &group, &name)).await?;
+        let id = |row: meta::managed_identity::IdentityRow| {
+            identity_id(&self.subscription_id(), row.group.as_str(), &row.name)
+        };
+        Ok(row.map(id))
+    }
+
     /// The id of what is to be locked as it was given when it was made, if it is there.
     async fn lockable(&self, scope: &ResourceId) -> Result<ResourceId> {
         let key = scope.key();
@@ -255,7 +266,11 @@ impl Service {
                 let found = found.filter(|r| r.scope == key);
                 found.map(|r| r.resource_id.clone()).ok_or_else(|| resource_not_found(group, &parts[5..]))
             }
-            [_, _, _, _, _, _, _, _] => Ok(scope.clone()),
+            [_, _, _, group, _, _, kind, name] if kind.eq_ignore_ascii_case("userAssignedIdentities") => {
+                let there = self.identity_id(group, name).await?;
+                there.filter(|id| id.key() == key).ok_or_else(|| resource_not_found(group, &parts[5..]))
+            }
+            [_, _, _, group, _, _, _, _] => Err(resource_not_found(group, &parts[5..])),
             _ => Err(Error::new(
                 Kind::Invalid,
                 "LockScopeNotSupported",

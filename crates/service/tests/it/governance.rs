@@ -198,6 +198,12 @@ async fn what_is_no_lock_is_refused() {
     assert_eq!(put(&registry(service, "nobody"), "l", Some("ReadOnly"), "").await, "ResourceNotFound");
     let elsewhere = ResourceId::registry(&service.subscription_id(), "rg2", "myreg");
     assert_eq!(put(&elsewhere, "l", Some("ReadOnly"), "").await, "ResourceNotFound");
+    let identity =
+        ResourceId(format!("{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/robot", group(service)));
+    assert_eq!(put(&identity, "l", Some("ReadOnly"), "").await, "ResourceNotFound");
+    service.put_identity(owner, &rg(), "robot", &Default::default()).await.unwrap();
+    assert_eq!(put(&identity, "l", Some("CanNotDelete"), "").await, "ok");
+    assert_eq!(code(service.delete_identity(owner, &rg(), "Robot").await), "ScopeLocked");
     let no_group = ResourceId::group(&service.subscription_id(), "rg2");
     assert_eq!(put(&no_group, "l", Some("ReadOnly"), "").await, "ResourceGroupNotFound");
     assert_eq!(put(&reg.child("tokens", "t"), "l", Some("ReadOnly"), "").await, "LockScopeNotSupported");

@@ -3,7 +3,8 @@
 
 use http::{Method, StatusCode};
 use portolan_auth::access::{Action, Target};
-use portolan_service::{Ctx, Error, Kind};
+use portolan_service::{Ctx, Error, Kind, Registry};
+use serde_json::json;
 
 use super::{ArmTarget, Response, list_of, no_such_method, no_such_type, respond};
 use crate::App;
@@ -23,6 +24,44 @@ const TYPES: [(&str, Action); 12] = [
     ("tasks", Action::TaskRead),
     ("webhooks", Action::WebhookRead),
 ];
+
+/// What a private link would lead to: of this type there is one, which tools look up before
+/// they ask for a link. No link can be made.
+const LINKS: &str = "privateLinkResources";
+
+fn links(app: &App, ctx: &Ctx, target: &ArmTarget, rest: &[String]) -> Result<Response, Error> {
+    const GROUP: &str = "registry";
+    let registry = &*target.registry;
+    app.service.check(ctx, registry, &Target::Registry, Action::RegistryRead)?;
+    let value = json!({
+        "id": registry.resource_id.child(LINKS, GROUP),
+        "name": GROUP,
+        "type": "Microsoft.ContainerRegistry/registries/privateLinkResources",
+        "properties": {
+            "groupId": GROUP,
+            "requiredMembers": [GROUP],
+            "requiredZoneNames": ["privatelink.azurecr.io"],
+        },
+    });
+    match rest {
+        [] => Ok(list_of(vec![value])),
+        [name] if name.eq_ignore_ascii_case(GROUP) => Ok(respond::json(StatusCode::OK, &value)),
+        [name, ..] => Err(not_found(registry, LINKS, name)),
+    }
+}
+
+fn not_found(registry: &Registry, kind: &str, name: &str) -> Error {
+    Error::new(
+        Kind::NotFound,
+        "ResourceNotFound",
+        format!(
+            "The Resource 'Microsoft.ContainerRegistry/registries/{}/{kind}/{}' under resource group '{}' was not found.",
+            registry.name,
+            name.escape_debug(),
+            registry.group
+        ),
+    )
+}
 
 /// Whether `word` is one of these types, in any case.
 pub(super) fn is(word: &str) -> bool {
@@ -44,6 +83,9 @@ pub(super) fn handle(
     let (kind, action) = rest.first().and_then(|word| find(word)).ok_or_else(no_such_type)?;
     let registry = &*target.registry;
     let may = |action| app.service.check(ctx, registry, &Target::Registry, action);
+    if kind == LINKS && method == Method::GET {
+        return links(app, ctx, target, &rest[1..]);
+    }
     match (rest.len(), method) {
         (1, &Method::GET) => may(action).map(|()| list_of(Vec::new())),
         (1, method) => Err(no_such_method(method)),
@@ -58,15 +100,7 @@ pub(super) fn handle(
         (2, &Method::DELETE) => may(Action::RegistryWrite).map(|()| respond::empty(StatusCode::NO_CONTENT)),
         _ => {
             may(action)?;
-            let name = rest.get(1).map(|n| n.escape_debug().to_string()).unwrap_or_default();
-            Err(Error::new(
-                Kind::NotFound,
-                "ResourceNotFound",
-                format!(
-                    "The Resource 'Microsoft.ContainerRegistry/registries/{}/{kind}/{name}' under resource group '{}' was not found.",
-                    registry.name, registry.group
-                ),
-            ))
+            Err(not_found(registry, kind, rest.get(1).map_or("", String::as_str)))
         }
     }
 }

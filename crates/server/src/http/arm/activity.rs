@@ -61,7 +61,7 @@ impl Told {
         };
         // Another's subscription is told so, and nothing else.
         let ours = ResourceId::subscription(&app.service.subscription_id());
-        if !event.resource.is_within(&ours) {
+        if !event.resource.is_within(&ours) || !app.service.is_told(ctx, &event.resource) {
             return Ok(None);
         }
         // What a POST asks for is shown, renewed or scheduled in one transaction, or none.
@@ -271,7 +271,13 @@ mod tests {
     fn times_come_as_az_writes_them() {
         let expected = Timestamp::parse("2026-11-20T10:00:00Z");
         assert!(expected.is_some());
-        for text in ["2026-11-20T10:00:00", "2026-11-20T10:00:00Z", "2026-11-20T10:00:00.000000", "2026-11-20T10:00:00+00:00", "2026-11-20T10:00"] {
+        for text in [
+            "2026-11-20T10:00:00",
+            "2026-11-20T10:00:00Z",
+            "2026-11-20T10:00:00.000000",
+            "2026-11-20T10:00:00+00:00",
+            "2026-11-20T10:00",
+        ] {
             assert_eq!(time(text), expected, "{text}");
         }
         assert_eq!(time("2026-11-20"), Timestamp::parse("2026-11-20T00:00:00Z"));
