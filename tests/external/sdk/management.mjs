@@ -62,8 +62,15 @@ await refuses("delete a token", () => client.tokens.get(group, name, "ci-token")
 await client.scopeMaps.delete(group, name, "team-map");
 await refuses("delete a scope map", () => client.scopeMaps.get(group, name, "team-map"), 404);
 
+// --- cache rules
+equals("create a cache rule", "mirror/app", (await client.cacheRules.create(group, name, "mirror", { sourceRepository: "quay.io/acme/app", targetRepository: "mirror/app" })).targetRepository);
+equals("get it", "quay.io/acme/app", (await client.cacheRules.get(group, name, "mirror")).sourceRepository);
+check("list them", (await all(client.cacheRules.list(group, name))).some((r) => r.name === "mirror"));
+await client.cacheRules.delete(group, name, "mirror");
+await refuses("delete it", () => client.cacheRules.get(group, name, "mirror"), 404);
+
 // --- what there is none of yet
-for (const what of ["webhooks", "cacheRules", "credentialSets", "connectedRegistries", "privateEndpointConnections"]) {
+for (const what of ["webhooks", "credentialSets", "connectedRegistries", "privateEndpointConnections"]) {
   equals(`list ${what}`, [], await all(client[what].list(group, name)));
 }
 check("list replications", Array.isArray(await all(client.replications.list(group, name))));

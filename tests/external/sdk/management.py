@@ -103,8 +103,18 @@ refuses("delete a token", lambda: client.tokens.get(group, name, "ci-token"), Re
 client.scope_maps.begin_delete(group, name, "team-map").result()
 refuses("delete a scope map", lambda: client.scope_maps.get(group, name, "team-map"), ResourceNotFoundError)
 
+# --- cache rules
+made = client.cache_rules.begin_create(
+    group, name, "mirror", m.CacheRule(properties=m.CacheRuleProperties(source_repository="quay.io/acme/app", target_repository="mirror/app"))
+).result()
+equals("create a cache rule", ("quay.io/acme/app", "mirror/app"), (made.source_repository, made.target_repository))
+equals("get it", "mirror/app", client.cache_rules.get(group, name, "mirror").target_repository)
+check("list them", "mirror" in [r.name for r in client.cache_rules.list(group, name)])
+client.cache_rules.begin_delete(group, name, "mirror").result()
+refuses("delete it", lambda: client.cache_rules.get(group, name, "mirror"), ResourceNotFoundError)
+
 # --- what there is none of yet
-for what in ("webhooks", "cache_rules", "credential_sets", "connected_registries", "private_endpoint_connections"):
+for what in ("webhooks", "credential_sets", "connected_registries", "private_endpoint_connections"):
     equals(f"list {what}", [], list(getattr(client, what).list(group, name)))
 check("list replications", isinstance(list(client.replications.list(group, name)), list))
 
