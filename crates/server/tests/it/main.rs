@@ -43,5 +43,8 @@ mod v2;
 /// What clients see does not depend on where the metadata is.
 #[test]
 fn the_same_on_postgres() {
-    portolan_testkit::postgres::again(&["v2::", "acr::", "arm::", "tokens::", "builds::", "directory::", "machines::"], &[]);
+    portolan_testkit::postgres::again(
+        &["v2::", "acr::", "arm::", "tokens::", "builds::", "directory::", "machines::"],
+        &[],
+    );
 }
