@@ -191,7 +191,8 @@ async fn in_registry(
         ("listcredentials", 1) => registry::list_credentials(app, &ctx, &parts.method, &group, &name),
         ("regeneratecredential", 1) => registry::regenerate(app, &ctx, &parts.method, body, &group, &name).await,
         ("listrepositoryusages", 1) => registry::repo_usages(app, &ctx, &parts, base, (&group, &name)).await,
-        ("listusages", 1) => registry::usages(app, &ctx, &group, &name).await,
+        ("listusages", 1) if parts.method == Method::GET => registry::usages(app, &ctx, &group, &name).await,
+        ("listusages", 1) => Err(no_such_method(&parts.method)),
         _ => {
             let target = ArmTarget { registry: app.service.find_registry(&ctx, &group, &name)?, base: base.to_owned() };
             match inside.as_str() {

@@ -282,7 +282,11 @@ fn needed(value: Option<String>, name: &str) -> Result<String, Error> {
 
 fn principal_id(text: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(text).map_err(|_| {
-        Error::new(Kind::Invalid, "InvalidPrincipalId", "The principal ID must be a GUID: the object id of a principal.")
+        Error::new(
+            Kind::Invalid,
+            "InvalidPrincipalId",
+            "The principal ID must be a GUID: the object id of a principal.",
+        )
     })
 }
 
@@ -292,7 +296,10 @@ fn assignment_id(text: &str) -> Result<Uuid, Error> {
         Error::new(
             Kind::Invalid,
             "InvalidRoleAssignmentId",
-            format!("The role assignment ID '{}' is not valid. The role assignment ID must be a GUID.", shown.escape_debug()),
+            format!(
+                "The role assignment ID '{}' is not valid. The role assignment ID must be a GUID.",
+                shown.escape_debug()
+            ),
         )
     })
 }
@@ -395,10 +402,10 @@ mod tests {
             ("atScope()", Some(vec![call("atScope", None)])),
             ("atScope() and assignedTo('x')", Some(vec![call("atScope", None), call("assignedTo", Some("x"))])),
             ("roleName eq 'acrpull'", Some(vec![equals("roleName", "acrpull")])),
-            ("roleName EQ 'it''s' AND type eq 'CustomRole'", Some(vec![
-                equals("roleName", "it's"),
-                equals("type", "CustomRole"),
-            ])),
+            (
+                "roleName EQ 'it''s' AND type eq 'CustomRole'",
+                Some(vec![equals("roleName", "it's"), equals("type", "CustomRole")]),
+            ),
             ("roleName eq 'a and b'", Some(vec![equals("roleName", "a and b")])),
             ("roleName eq 'a' or type eq 'b'", None),
             ("roleName eq 'a", None),
