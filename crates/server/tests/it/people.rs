@@ -1,11 +1,13 @@
 //! People sign in: with a password, by a code from elsewhere, in a browser, and at the pages
 //! themselves. And everything that somebody else might try with these.
 
+use portolan_auth::access::ACR_PULL;
 use portolan_auth::foreign::Keys;
 use portolan_service::sign_in::device;
 use portolan_store::meta;
 use portolan_store::meta::principal::PrincipalRow;
-use portolan_types::{Secret, Timestamp};
+use portolan_store::meta::role::AssignmentRow;
+use portolan_types::{ResourceId, Secret, Timestamp};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -33,7 +35,25 @@ pub(crate) async fn user(t: &TestServer, name: &str) -> Uuid {
     };
     let id = row.object_id;
     let service = &t.server.app.service;
-    service.meta.write(move |tx| meta::principal::insert(tx, &row)).await.unwrap();
+    // Who may do nothing in a registry gets no token of it.
+    let now = row.created;
+    let role = AssignmentRow {
+        id: Uuid::new_v4(),
+        scope: ResourceId::subscription(&service.subscription_id()),
+        principal: id,
+        role: ACR_PULL,
+        description: None,
+        condition: None,
+        created: now,
+        created_by: None,
+        updated: now,
+        updated_by: None,
+    };
+    let written = service.meta.write(move |tx| {
+        meta::principal::insert(tx, &row)?;
+        meta::role::insert(tx, &role)
+    });
+    written.await.unwrap();
     service.set_password(id, &Secret::new(PASSWORD.to_owned()), Timestamp::now()).await.unwrap();
     id
 }
