@@ -70,6 +70,7 @@ struct Credential {
 
 async fn measure(options: &Options) -> Result<()> {
     let work = tempfile::Builder::new().prefix("portolan-bench-tokens").tempdir_in("/var/tmp")?;
+    let mut rows = vec![super::machine()];
     let mut server = Server::portolan(work.path(), "portolan", &options.bin, &[]).await?;
     let credentials = credentials(&server, &work.path().join("portolan/bootstrap.json")).await?;
     server.token = None;
@@ -79,7 +80,6 @@ async fn measure(options: &Options) -> Result<()> {
         pin(std::process::id(), &format!("1-{}", processors - 1))?;
     }
     let time = Duration::from_secs(options.secs);
-    let mut rows = vec![super::machine()];
     let mut missed = Vec::new();
     println!("| credential | token | requests/s | CPU, µs | p50, ms | p99, ms |");
     println!("|---|---|--:|--:|--:|--:|");
