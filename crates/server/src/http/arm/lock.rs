@@ -25,26 +25,17 @@ struct LockProperties {
 }
 
 /// Answer what is about locks.
-pub(super) async fn handle(
-    app: &App,
-    ctx: &Ctx,
-    parts: &Parts,
-    body: Body,
-    on: &Extension,
-) -> Result<Response, Error> {
+pub(super) async fn handle(app: &App, ctx: &Ctx, parts: &Parts, body: Body, on: &Extension) -> Result<Response, Error> {
     let (service, scope) = (&app.service, &on.scope);
     match (on.rest.as_slice(), &parts.method) {
         ([_], &Method::GET) => {
             let which = which(&parts.uri)?;
             Ok(list_of(service.list_locks(ctx, scope, which)?.iter().map(to_wire).collect()))
         }
-        ([_, name], &Method::GET) => {
-            Ok(respond::json(StatusCode::OK, &to_wire(&service.show_lock(ctx, scope, name)?)))
-        }
+        ([_, name], &Method::GET) => Ok(respond::json(StatusCode::OK, &to_wire(&service.show_lock(ctx, scope, name)?))),
         ([_, name], &Method::PUT) => {
             let LockBody { properties } = json_body(body).await?;
-            let (lock, new) =
-                service.put_lock(ctx, scope, name, properties.level.as_deref(), properties.notes).await?;
+            let (lock, new) = service.put_lock(ctx, scope, name, properties.level.as_deref(), properties.notes).await?;
             let status = if new { StatusCode::CREATED } else { StatusCode::OK };
             Ok(respond::json(status, &to_wire(&lock)))
         }

@@ -103,9 +103,7 @@ pub(super) fn of(method: &Method, path: &str) -> Option<(String, ResourceId)> {
 
 fn spelled(word: &str) -> Option<&str> {
     let known = WORDS.iter().find(|w| w.eq_ignore_ascii_case(word)).copied();
-    known.or_else(|| {
-        (word.len() <= WORD_CHARS_MAX && word.bytes().all(|c| c.is_ascii_alphanumeric())).then_some(word)
-    })
+    known.or_else(|| (word.len() <= WORD_CHARS_MAX && word.bytes().all(|c| c.is_ascii_alphanumeric())).then_some(word))
 }
 
 #[cfg(test)]
@@ -142,7 +140,10 @@ mod tests {
         );
         assert_eq!(
             of(Method::PUT, "/subscriptions/s/providers/Microsoft.Security/pricings/Containers"),
-            some("Microsoft.Security/pricings/write", "/subscriptions/s/providers/Microsoft.Security/pricings/Containers")
+            some(
+                "Microsoft.Security/pricings/write",
+                "/subscriptions/s/providers/Microsoft.Security/pricings/Containers"
+            )
         );
     }
 

@@ -75,11 +75,7 @@ pub(super) async fn result(app: &App, base: &str, ctx: &Ctx, method: &Method, id
         Status::Succeeded => Ok(respond::empty(StatusCode::OK)),
         Status::Failed { code, message } => {
             let mut res = respond::json(StatusCode::CONFLICT, &json!({"error": {"code": code, "message": message}}));
-            res.extensions_mut().insert(error::Note {
-                code: "OperationFailed",
-                message: message.clone(),
-                cause: None,
-            });
+            res.extensions_mut().insert(error::Note { code: "OperationFailed", message: message.clone(), cause: None });
             Ok(res)
         }
     }

@@ -66,9 +66,7 @@ pub(super) async fn pricings(
 /// `{scope}/providers/Microsoft.Security/assessments[/{name}]`
 pub(super) fn assessments(app: &App, ctx: &Ctx, method: &Method, on: &Extension) -> Result<Response, Error> {
     match (on.rest.as_slice(), method) {
-        ([_], &Method::GET) => {
-            Ok(list_of(app.service.list_assessments(ctx, &on.scope)?.iter().map(to_wire).collect()))
-        }
+        ([_], &Method::GET) => Ok(list_of(app.service.list_assessments(ctx, &on.scope)?.iter().map(to_wire).collect())),
         ([_, name], &Method::GET) => {
             Ok(respond::json(StatusCode::OK, &to_wire(&app.service.show_assessment(ctx, &on.scope, name)?)))
         }
