@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use portolan_types::{Digest, Platform, RegistryName, RepoName, RunId, Secret, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Where a run stands. The words are ACR's (`RunStatus` of the ARM API).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,6 +167,9 @@ pub struct BuildSpec {
     pub args: Vec<BuildArg>,
     /// The object that holds the packed context.
     pub context: String,
+    /// For whom it reads and writes a registry whose roles are asked for each repository, by
+    /// object id; none: for nobody.
+    pub caller: Option<Uuid>,
 }
 
 /// The registry a run belongs to, as far as runs need to know it.

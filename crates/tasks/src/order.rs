@@ -6,6 +6,7 @@ use std::io;
 
 use portolan_types::{RunId, Secret};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{BuildArg, BuildSpec, ImageName};
 
@@ -31,6 +32,9 @@ pub(crate) struct SealedSpec {
     target: Option<String>,
     args: Vec<SealedArg>,
     context: String,
+    /// Absent in the orders of older servers.
+    #[serde(default)]
+    caller: Option<Uuid>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,26 +55,26 @@ fn label(registry: i64, run: &RunId, arg: usize) -> String {
 impl SealedSpec {
     /// Seal the order of a run.
     pub(crate) fn seal(spec: BuildSpec, registry: i64, run: &RunId, seal: &dyn Seal) -> io::Result<SealedSpec> {
-        let BuildSpec { images, push, no_cache, dockerfile, target, args, context } = spec;
+        let BuildSpec { images, push, no_cache, dockerfile, target, args, context, caller } = spec;
         let sealed = |(n, arg): (usize, BuildArg)| {
             let BuildArg { name, value, secret } = arg;
             let value = if secret { seal.seal(&label(registry, run, n), &value)? } else { value.into_exposed() };
             Ok(SealedArg { name, value, secret })
         };
         let args = args.into_iter().enumerate().map(sealed).collect::<io::Result<_>>()?;
-        Ok(SealedSpec { images, push, no_cache, dockerfile, target, args, context })
+        Ok(SealedSpec { images, push, no_cache, dockerfile, target, args, context, caller })
     }
 
     /// Open it; `None` when a secret cannot be opened.
     pub(crate) fn open(self, registry: i64, run: &RunId, seal: &dyn Seal) -> Option<BuildSpec> {
-        let SealedSpec { images, push, no_cache, dockerfile, target, args, context } = self;
+        let SealedSpec { images, push, no_cache, dockerfile, target, args, context, caller } = self;
         let opened = |(n, arg): (usize, SealedArg)| {
             let SealedArg { name, value, secret } = arg;
             let value = if secret { seal.open(&label(registry, run, n), &value)? } else { Secret::new(value) };
             Some(BuildArg { name, value, secret })
         };
         let args = args.into_iter().enumerate().map(opened).collect::<Option<_>>()?;
-        Some(BuildSpec { images, push, no_cache, dockerfile, target, args, context })
+        Some(BuildSpec { images, push, no_cache, dockerfile, target, args, context, caller })
     }
 
     /// The secrets that can be opened, for masking them.

@@ -12,6 +12,7 @@ use portolan_builder::context::{Context, ContextError, ContextLimits};
 use portolan_builder::ports::BaseImage;
 use portolan_builder::render::Plain;
 use portolan_builder::{BuildContext, BuildRequest, Built, Cancel, Engine, ErrorKind};
+use portolan_auth::access::{Principal, RoleMode};
 use portolan_service::{Ctx, Kind, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
@@ -61,7 +62,14 @@ impl Builds {
         log: &RunLog,
         cancel: &CancelFlag,
     ) -> Result<Vec<OutputImage>, Trouble> {
-        let ctx = Ctx::system(format!("run:{}", job.id), Timestamp::now());
+        let mut ctx = Ctx::system(format!("run:{}", job.id), Timestamp::now());
+        // In this mode a run has no right of its own: it has its caller's, as they are now.
+        if registry.role_mode == RoleMode::Abac {
+            ctx.principal = match job.build.caller {
+                Some(object_id) => Principal::Directory { object_id, app_id: None },
+                None => Principal::Anonymous,
+            };
+        }
         let stop = Cancel::new();
         let _watch = AbortOnDrop(tokio::spawn({
             let (flag, stop) = (cancel.clone(), stop.clone());

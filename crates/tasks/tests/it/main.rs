@@ -137,6 +137,7 @@ async fn order(tasks: &Tasks, names: &[&str]) -> NewRun {
             target: None,
             args: Vec::new(),
             context: staged.relative_path,
+            caller: None,
         },
         platform: "linux/amd64".parse().unwrap(),
         cpu: 2,

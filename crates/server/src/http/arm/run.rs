@@ -8,12 +8,13 @@ use axum::body::Body;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
-use portolan_auth::access::{Action, Target};
-use portolan_service::{Ctx, Error, Kind};
+use portolan_auth::access::{Action, Principal, RoleMode, Target};
+use portolan_service::{Ctx, Error, Kind, Registry};
 use portolan_tasks::{BuildArg, BuildSpec, NewRun, Run, RunKind, RunRegistry, filter};
 use portolan_types::{Platform, RunId, Secret, Timestamp, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::super::blob::{Permission, signed_url};
 use super::{ArmTarget, Response, json_body, list_of, no_such_method, no_such_type, respond};
@@ -160,6 +161,18 @@ pub(super) struct RunRequest {
     agent_pool_name: Option<String>,
     source_location: Option<String>,
     is_archive_enabled: Option<bool>,
+    credentials: Option<CredentialsBody>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CredentialsBody {
+    source_registry: Option<SourceRegistryBody>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SourceRegistryBody {
+    identity: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,13 +199,13 @@ struct AgentBody {
 async fn schedule(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, body: Body) -> Result<Response, Error> {
     app.service.check(ctx, &target.registry, &Target::Registry, Action::ScheduleRun)?;
     let request: RunRequest = json_body(body).await?;
-    let new = from_wire(target, request)?;
+    let new = from_wire(ctx, target, request)?;
     let run = app.tasks.schedule(new, ctx.now).await.map_err(refused)?;
     tracing::info!(run = %run.id, registry = %target.registry.name, "run queued");
     Ok(respond::json(StatusCode::OK, &to_wire(target, &run)))
 }
 
-fn from_wire(target: &ArmTarget, request: RunRequest) -> Result<NewRun, Error> {
+fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRun, Error> {
     match request.kind.to_ascii_lowercase().as_str() {
         "dockerbuildrequest" => {}
         "filetaskrunrequest" | "encodedtaskrunrequest" | "taskrunrequest" => {
@@ -227,6 +240,7 @@ fn from_wire(target: &ArmTarget, request: RunRequest) -> Result<NewRun, Error> {
             .map(|a| BuildArg { name: a.name, value: a.value.unwrap_or_default(), secret: a.is_secret })
             .collect(),
         context: source(request.source_location)?,
+        caller: caller(ctx, &target.registry, request.credentials)?,
     };
     let registry = &target.registry;
     Ok(NewRun {
@@ -243,6 +257,21 @@ fn from_wire(target: &ArmTarget, request: RunRequest) -> Result<NewRun, Error> {
         timeout_secs,
         archived: request.is_archive_enabled.unwrap_or(false),
     })
+}
+
+/// For whom a run reads and writes its registry. In the ABAC mode nobody's rights are taken
+/// for granted: a run has those of its caller when the caller says so
+/// (`az acr build --source-acr-auth-id [caller]`), else none. In the legacy mode whoever may
+/// order a run may read and write by it.
+fn caller(ctx: &Ctx, registry: &Registry, credentials: Option<CredentialsBody>) -> Result<Option<Uuid>, Error> {
+    let identity = credentials.and_then(|c| c.source_registry).and_then(|s| s.identity).filter(|i| !i.is_empty());
+    match (registry.role_mode, identity.as_deref(), &ctx.principal) {
+        (RoleMode::Legacy, ..) | (RoleMode::Abac, None, _) => Ok(None),
+        (RoleMode::Abac, Some("[caller]"), Principal::Directory { object_id, .. }) => Ok(Some(*object_id)),
+        (RoleMode::Abac, Some(_), _) => {
+            Err(invalid("a run reads and writes its registry as its caller or as nobody: the identity must be [caller]"))
+        }
+    }
 }
 
 /// The relative path of an uploaded context.
