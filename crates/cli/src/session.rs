@@ -127,6 +127,29 @@ impl Session {
         }
     }
 
+    /// A registry for its data plane. Who may not see it in the control plane, as those who may
+    /// only pull, can use it by its login server all the same, given or put together.
+    pub(crate) async fn registry_to_use(&self, name: &str, group: Option<&str>) -> Result<KeptRegistry> {
+        let unseen = match self.registry(name, group).await {
+            Err(error) if error.exit == crate::error::EXIT_NOT_FOUND && group.is_none() => error,
+            answer => return answer,
+        };
+        let login_server = match name.contains('.') {
+            true => name.to_owned(),
+            false => match self.arm.login_server_suffix().await? {
+                Some(suffix) => format!("{name}.{suffix}"),
+                None => return Err(unseen),
+            },
+        };
+        Ok(KeptRegistry {
+            name: bare_name(name).to_owned(),
+            group: String::new(),
+            login_server,
+            refresh: None,
+            access: Default::default(),
+        })
+    }
+
     /// A registry by name, asked of the server.
     pub(crate) async fn find_registry(&self, name: &str, group: Option<&str>) -> Result<KeptRegistry> {
         let (login_server, name) = (name, bare_name(name));
@@ -247,7 +270,7 @@ impl Session {
         login: &RegistryLogin,
         work: impl AsyncFn(&AcrClient) -> Result<T>,
     ) -> Result<T> {
-        let kept = self.registry(name, group).await?;
+        let kept = self.registry_to_use(name, group).await?;
         let client = self.data_plane(&kept, login)?;
         let answer = work(&client).await;
         if login.username.is_some() {
@@ -259,7 +282,7 @@ impl Session {
         self.keep_tokens(&kept, &client);
         match answer {
             // Refused or unreachable where the registry used to be: it may have moved.
-            Err(error) if error.unreachable || matches!(error.status, Some(401 | 404)) => {
+            Err(error) if !kept.group.is_empty() && (error.unreachable || matches!(error.status, Some(401 | 404))) => {
                 let found = match self.find_registry(name, group).await {
                     Ok(found) => found,
                     Err(gone) if gone.exit == crate::error::EXIT_NOT_FOUND => return Err(gone),

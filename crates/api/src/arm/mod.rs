@@ -129,6 +129,15 @@ impl ArmClient {
         json_or_null(self.send(&method, url, body).await?).await
     }
 
+    /// What stands behind a registry's name in its login server, as the server tells clouds'
+    /// clients (`/metadata/endpoints`); without a leading dot.
+    pub async fn login_server_suffix(&self) -> Result<Option<String>> {
+        let url = transport::join(self.base(), "/metadata/endpoints?api-version=2022-09-01")?;
+        let metadata = self.exchange(Method::GET, &url, None).await?;
+        let suffix = metadata.pointer("/suffixes/acrLoginServer").and_then(Value::as_str);
+        Ok(suffix.map(|s| s.trim_start_matches('.').to_owned()).filter(|s| !s.is_empty()))
+    }
+
     /// An address the server gave, which must be its own: our token goes there.
     pub(crate) fn same_server(&self, current: &Url, text: &str) -> Result<Url> {
         let url = current.join(text).map_err(|_| Error::protocol(current, "it gave an address that does not parse"))?;

@@ -26,16 +26,25 @@ pub(crate) struct LoginArgs {
     /// Print a refresh token in place of logging docker in; needs no docker.
     #[arg(short = 't', long, conflicts_with_all = ["username", "password"])]
     expose_token: bool,
+    /// Log in to a regional endpoint; there are none here.
+    #[arg(long, value_name = "REGION", conflicts_with = "expose_token")]
+    endpoint: Option<String>,
 }
 
 pub(super) async fn login(ctx: &Context, args: LoginArgs) -> Result<Output> {
+    if let Some(region) = &args.endpoint {
+        return Err(Failure::new(format!("Regional endpoint for '{region}' not found. Aborting login."))
+            .hint(format!("see the endpoints: `portolan acr show-endpoints -n {}`", args.registry.name)));
+    }
     let session = Session::open(&ctx.global)?;
     let group = args.registry.resource_group.as_deref();
     if !args.expose_token {
         // Looked for first: without it there is no use in a token.
         client()?;
     }
-    let found = session.find_registry(&args.registry.name, group).await?;
+    // Asked anew: a login server that was remembered may have moved.
+    session.forget(&args.registry.name);
+    let found = session.registry_to_use(&args.registry.name, group).await?;
     let (username, password) = match (args.login.username.clone(), args.login.password.clone()) {
         (Some(username), Some(password)) => (username, password),
         _ => {

@@ -135,7 +135,7 @@ fn helm(report: &Report) -> Result<()> {
 }
 
 async fn registry(session: &Session, report: &Report, name: &str, repository: Option<&str>) -> Result<()> {
-    let found = match session.find_registry(name, None).await {
+    let found = match session.registry_to_use(name, None).await {
         Ok(found) => found,
         Err(error) => {
             return report.fail(

@@ -73,6 +73,14 @@ enum IdentityCommand {
         #[command(flatten)]
         identity: Named,
     },
+    /// Make the secret by which a program asks for the identity's tokens (not in az).
+    ///
+    /// It prints what such a program has in its environment: IDENTITY_ENDPOINT and
+    /// IDENTITY_HEADER, or MSI_ENDPOINT and MSI_SECRET. The secret of before stops working.
+    GenerateSecret {
+        #[command(flatten)]
+        identity: Named,
+    },
     /// Manage the outside issuers' tokens that stand for the identity.
     #[command(subcommand)]
     FederatedCredential(FederatedCommand),
@@ -190,6 +198,10 @@ async fn with(session: &Session, command: IdentityCommand) -> Result<Output> {
         IdentityCommand::Delete { identity } => {
             arm.delete_by_id(&id(session, &identity.group, &identity.name)).await?;
             Output::none()
+        }
+        IdentityCommand::GenerateSecret { identity } => {
+            let id = id(session, &identity.group, &identity.name);
+            Output::value(arm.post_by_id(&format!("{id}/generateEndpointSecret"), None).await?)
         }
         IdentityCommand::FederatedCredential(command) => federated(session, command).await?,
     })

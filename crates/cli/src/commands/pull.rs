@@ -57,7 +57,7 @@ pub(super) async fn run(ctx: &Context, args: PullArgs) -> Result<Output> {
     };
     let image = Image::parse(name)?;
     let session = Session::open(&ctx.global)?;
-    let kept = session.registry(registry, None).await?;
+    let kept = session.registry_to_use(registry, None).await?;
     let client = session.oci_client(&kept, &args.login).await?;
     session.keep();
     let progress = Progress::bytes(&ctx.talk, "Pulling");

@@ -117,9 +117,24 @@ pub(super) async fn run(ctx: &Context, session: &Session, command: SpCommand) ->
         SpCommand::Credential(command) => {
             let path = path(session, command.id()).await?;
             let tenant = session.profile().tenant_id.clone();
+            if let CredentialCommand::Reset { append: false, .. } = &command {
+                forget_of_application(session, &path).await?;
+            }
             credential::run(ctx, session, &path, Some(&tenant), command).await
         }
     }
+}
+
+/// The passwords of its application open the same: a reset that left them would be none.
+async fn forget_of_application(session: &Session, path: &str) -> Result<()> {
+    let graph = session.graph();
+    let principal = graph.get(path).await?;
+    let by = format!("appId eq {}", quoted(&text(&principal, "appId")));
+    for app in graph.list("applications", Some(&by), Some(1)).await? {
+        let path = format!("applications/{}", segment(&text(&app, "id")));
+        credential::remove_passwords(session, &path, &app).await?;
+    }
+    Ok(())
 }
 
 async fn path(session: &Session, id: &str) -> Result<String> {
