@@ -76,12 +76,12 @@ eventually "AcrPull opens docker" 2 docker_as "$puller_id" "$puller_secret"
 check "pulls" pull "$LOGIN_SERVER/app:v1"
 refuses "does not push" "denied|unauthorized|authentication required" push "$LOGIN_SERVER/app:v2"
 check "sees the registry's images" az_as puller acr repository show-tags --name "$LOGIN_SERVER" --repository app
-refuses "deletes none" "denied|unauthorized|authoriz|authentication|not have" az_as puller acr repository delete --name "$LOGIN_SERVER" --image app:v1 --yes
+refuses "deletes none" "denied|unauthorized|authoriz|authenticat|not have" az_as puller acr repository delete --name "$LOGIN_SERVER" --image app:v1 --yes
 again puller
 refuses "and administers nothing" "AuthorizationFailed|not found|could not be found" az_as puller acr update --name "$REG" --resource-group "$GROUP" --admin-enabled true --subscription "$subscription"
 check "AcrPush at the group opens docker" docker_as "$pusher_id" "$pusher_secret"
 check "pushes" push "$LOGIN_SERVER/app:v2"
-refuses "deletes none" "denied|unauthorized|authoriz|authentication|not have" az_as pusher acr repository delete --name "$LOGIN_SERVER" --image app:v2 --yes
+refuses "deletes none" "denied|unauthorized|authoriz|authenticat|not have" az_as pusher acr repository delete --name "$LOGIN_SERVER" --image app:v2 --yes
 check "the custom role" docker_as "$custom_id" "$custom_secret"
 refuses "does not push" "denied|unauthorized|authentication required" push "$LOGIN_SERVER/app:v3"
 check "deletes" az_as custom acr repository delete --name "$LOGIN_SERVER" --image app:v2 --yes
@@ -100,7 +100,7 @@ says "as a table" "AcrPull" az role assignment list --scope "$scope" -o table
 sed -i 's/"Microsoft.ContainerRegistry\/registries\/artifacts\/delete"/"Microsoft.ContainerRegistry\/registries\/push\/write"/' "$WORLD/role.json"
 check "change our own role" az role definition update --role-definition "@$WORLD/role.json"
 eventually "who has it may push now" 2 push "$LOGIN_SERVER/app:v3"
-refuses "and delete no more" "denied|unauthorized|authoriz|authentication|not have" az_as custom acr repository delete --name "$LOGIN_SERVER" --image app:v3 --yes
+refuses "and delete no more" "denied|unauthorized|authoriz|authenticat|not have" az_as custom acr repository delete --name "$LOGIN_SERVER" --image app:v3 --yes
 refuses "a role that somebody has is not deleted" "RoleDefinitionHasAssignments|assign" az role definition delete --name "Puller who deletes" --custom-role-only
 check "delete the assignment" az role assignment delete --assignee "$custom_id" --role "Puller who deletes" --scope "/subscriptions/$subscription"
 eventually "which is effective" 2 not pull "$LOGIN_SERVER/app:v1"
@@ -124,12 +124,12 @@ says "a registry of repository permissions" '"roleAssignmentMode": "AbacReposito
 abac=$(az acr show --name abacregistry --query id -o tsv)
 LOGIN_SERVER=abacregistry.azurecr.io
 me=$(field clientId)
-refuses "its owner has no data in it" "denied|unauthorized|authoriz|authentication|not have" az acr repository list --name abacregistry
+refuses "its owner has no data in it" "denied|unauthorized|authoriz|authenticat|not have" az acr repository list --name abacregistry
 check "until given some" az role assignment create --assignee "$me" --role "Container Registry Repository Contributor" --scope "$abac"
 eventually "docker signs in" 3 az acr login --name abacregistry
 eventually "and pushes" 3 push "$LOGIN_SERVER/team/web:v1"
 check "elsewhere too" push "$LOGIN_SERVER/other:v1"
-refuses "the catalogue is a right of its own" "denied|unauthorized|authoriz|authentication|not have" az acr repository list --name abacregistry
+refuses "the catalogue is a right of its own" "denied|unauthorized|authoriz|authenticat|not have" az acr repository list --name abacregistry
 check "which there is a role for" az role assignment create --assignee "$me" --role "Container Registry Repository Catalog Lister" --scope "$abac"
 eventually "that opens it" 3 az acr repository list --name abacregistry
 principal reader

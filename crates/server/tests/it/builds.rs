@@ -449,7 +449,7 @@ async fn a_base_image_from_another_registry_is_kept() {
     assert_eq!(names, ["docker-hub", "docker-official", "far-away"]);
     let rule = yard.json(Method::GET, "cacheRules/far-away", None).await;
     assert_eq!(rule["properties"]["targetRepository"], "far/*");
-    assert_eq!(yard.arm(Method::DELETE, "cacheRules/far-away", None).await.status(), StatusCode::OK);
+    assert_eq!(yard.arm(Method::DELETE, "cacheRules/far-away", None).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(yard.arm(Method::DELETE, "cacheRules/far-away", None).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(yard.arm(Method::GET, "cacheRules/far-away", None).await.status(), StatusCode::NOT_FOUND);
     let bad = json!({"properties": {"sourceRepository": "ubuntu", "targetRepository": "ubuntu"}});
@@ -638,5 +638,37 @@ async fn nobody_builds_without_the_right() {
     ] {
         let res = yard.site.client.request(method, format!("{path}/{rest}")).send().await.unwrap();
         assert_eq!(res.status(), StatusCode::UNAUTHORIZED, "{rest}");
+    }
+}
+
+/// Where roles are asked for each repository, ordering a build opens none.
+#[tokio::test]
+async fn in_the_abac_mode_a_build_has_its_callers_rights_and_no_others() {
+    let yard = Yard::start().await;
+    let mode = json!({"properties": {"roleAssignmentMode": "AbacRepositoryPermissions"}});
+    let changed = yard.site.arm(Method::PATCH, &Site::registry_path(yard.registry), Some(mode)).await.unwrap();
+    assert_eq!(changed.status(), StatusCode::OK, "{}", changed.text().await.unwrap());
+    let files = || context(&[("Dockerfile", b"FROM scratch\nADD file /\n"), ("file", b"x")]);
+    let order = |image: &str, identity: Option<&str>| {
+        json!({"imageNames": [image], "credentials": {"sourceRegistry": {"identity": identity}}})
+    };
+    for identity in [None, Some("[caller]")] {
+        let ended = yard.build(files(), order("app:v1", identity)).await;
+        assert_eq!(ended.status(), "Failed", "the owner has no content here: {identity:?} {}", ended.log);
+    }
+    let held = yard.site.arm(Method::GET, "/providers/Microsoft.Authorization/roleAssignments", None).await.unwrap();
+    let held: Value = held.json().await.unwrap();
+    let writer = json!({"properties": {
+        "roleDefinitionId": "2a1e307c-b015-4ebd-883e-5b7698a07328",
+        "principalId": held["value"][0]["properties"]["principalId"],
+        "condition": "@Request[Microsoft.ContainerRegistry/registries/repositories:name] StringEquals 'app'",
+        "conditionVersion": "2.0",
+    }});
+    let id = "providers/Microsoft.Authorization/roleAssignments/00000000-0000-4000-8000-000000000001";
+    yard.json(Method::PUT, id, Some(writer)).await;
+    yard.built(files(), order("app:v1", Some("[caller]"))).await;
+    for (image, identity) in [("app:v2", None), ("other:v1", Some("[caller]"))] {
+        let ended = yard.build(files(), order(image, identity)).await;
+        assert_eq!(ended.status(), "Failed", "{image} {identity:?} {}", ended.log);
     }
 }

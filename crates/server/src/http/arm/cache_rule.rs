@@ -59,8 +59,9 @@ pub(super) async fn handle(
             Ok(respond::json(status, &to_wire(target, &rule)))
         }
         ([_, name], &Method::DELETE) => {
-            let existed = service.delete_cache_rule(ctx, registry, name).await?;
-            Ok(respond::empty(if existed { StatusCode::OK } else { StatusCode::NO_CONTENT }))
+            // Whether or not there was one: the libraries take no 200 for this type.
+            service.delete_cache_rule(ctx, registry, name).await?;
+            Ok(respond::empty(StatusCode::NO_CONTENT))
         }
         ([_] | [_, _], method) => Err(no_such_method(method)),
         _ => Err(no_such_type()),
