@@ -210,6 +210,32 @@ pub(super) const HOST: Target = Target {
     bytes_max: 300,
 };
 
+/// What a client writes into the header that a trusted proxy then adds to.
+pub(super) const PROXIES: Target = Target {
+    name: "proxies",
+    run: |input| {
+        let peer = "10.0.0.1".parse().expect("an address");
+        let trusted = "10.0.0.0/8".parse().expect("a network");
+        let real: std::net::IpAddr = "198.51.100.1".parse().expect("an address");
+        if http::HeaderValue::from_bytes(input).is_err() {
+            return;
+        }
+        for (forwarded, added) in [(false, "198.51.100.1"), (true, "for=198.51.100.1;proto=https")] {
+            let ask = |lines: &[&[u8]]| edge::client_address(lines, forwarded, peer, trusted);
+            // Alone it is the proxy's word: an address, or refused.
+            let _ = ask(&[input]);
+            // Whatever stands before it, what the proxy added counts.
+            let one = [input, b", ", added.as_bytes()].concat();
+            assert_eq!(ask(&[&one]), Some(real), "{forwarded}");
+            assert_eq!(ask(&[input, added.as_bytes()]), Some(real), "{forwarded}");
+            let stranger = edge::client_address(&[input], forwarded, real, trusted);
+            assert_eq!(stranger, Some(real), "nobody else is believed");
+        }
+    },
+    words: &["203.0.113.9", "10.0.0.2", "for=", "\"", ";", "proto=https", "[2001:db8::1]:443", ", ", "unknown"],
+    bytes_max: 300,
+};
+
 /// Scopes, as they come from a query or form: one a line.
 pub(super) const SCOPE: Target = Target {
     name: "scope",

@@ -1,6 +1,7 @@
 //! The list of targets, and what they share.
 
 mod builds;
+mod directory;
 mod documents;
 mod headers;
 mod names;
@@ -35,6 +36,7 @@ pub const ALL: &[&Target] = &[
     &headers::CHALLENGE,
     &headers::LINK,
     &headers::HOST,
+    &headers::PROXIES,
     &headers::SCOPE,
     &headers::PAGE,
     &headers::FILTER,
@@ -48,6 +50,10 @@ pub const ALL: &[&Target] = &[
     &documents::BLOCK_LIST,
     &tokens::TOKEN,
     &tokens::SCOPE_MAP,
+    &directory::FOREIGN_TOKEN,
+    &directory::CERTIFICATE,
+    &directory::GRAPH_FILTER,
+    &directory::GRAPH_PATH,
     &builds::DOCKERFILE,
     &builds::EXPANSION,
     &builds::IGNORE,

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use portolan_auth::{Authority, MasterKey};
 use portolan_server::http::blob::{Permission, signed_url};
-use portolan_server::http::fuzzing::{self as edge, ArmPath, ArmPlace};
+use portolan_server::http::fuzzing::{self as edge, ArmPath, ArmPlace, Extension};
 use portolan_types::{Reference, Timestamp};
 
 use super::{grammar, request, text, two};
@@ -103,11 +103,21 @@ fn names(path: &ArmPath) -> Vec<String> {
     match path {
         ArmPath::Tenants | ArmPath::Subscriptions | ArmPath::Unknown => Vec::new(),
         ArmPath::Provider(rest) => rest.clone(),
+        ArmPath::Extension(on) => on.rest.clone(),
         ArmPath::In { subscription, place } => {
             let mut all = vec![subscription.clone()];
             match place {
-                ArmPlace::Group(group) | ArmPlace::GroupResources(group) | ArmPlace::Registries(group) => {
+                ArmPlace::Group(group)
+                | ArmPlace::GroupResources(group)
+                | ArmPlace::Registries(group)
+                | ArmPlace::Identities(group)
+                | ArmPlace::OperationResult(group) => {
                     all.push(group.clone());
+                }
+                ArmPlace::Extension(on) => all.extend(on.rest.iter().cloned()),
+                ArmPlace::Identity { group, identity, rest } => {
+                    all.extend([group.clone(), identity.clone()]);
+                    all.extend(rest.iter().cloned());
                 }
                 ArmPlace::Provider { namespace, rest } => {
                     all.push(namespace.clone());
@@ -121,6 +131,7 @@ fn names(path: &ArmPath) -> Vec<String> {
                 | ArmPlace::Resources
                 | ArmPlace::Groups
                 | ArmPlace::Providers
+                | ArmPlace::Locations
                 | ArmPlace::Other => {}
             }
             all

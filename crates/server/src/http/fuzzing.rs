@@ -1,14 +1,16 @@
 //! Doors for the fuzzer: what the edge reads of requests, as plain values.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use http::request::Parts;
 use portolan_auth::Authority;
-use portolan_types::Timestamp;
+use portolan_types::{IpNet, Timestamp};
 
-use super::{acr, arm, blob, caller, v2};
+use super::{Conn, acr, arm, blob, caller, client, v2};
+use crate::settings::{ProxyHeader, Settings};
 
-pub use super::arm::path::{ArmPath, Place as ArmPlace};
+pub use super::arm::path::{ArmPath, Extension, Place as ArmPlace};
 
 /// A path of `/v2/` or `/acr/v1/` as it was read: what is wanted, of which repository, and
 /// the reference, digest or upload id as text (empty when there is none).
@@ -95,6 +97,11 @@ pub fn arm_filter(text: &str) -> bool {
     arm::filter(text)
 }
 
+/// The parts of a Graph path.
+pub fn graph_path(path: &str) -> Option<Vec<String>> {
+    super::graph::parts(path)
+}
+
 /// Whether a body of attributes is understood.
 pub fn attributes(bytes: &[u8]) -> bool {
     acr::wire::patch(bytes).is_ok()
@@ -113,6 +120,7 @@ pub fn signed_place(path: &str) -> Option<(i64, String)> {
     match blob::place(path)? {
         blob::Place::Context { registry, relative_path } => Some((registry, relative_path)),
         blob::Place::Log { registry, run } => Some((registry, run.to_string())),
+        blob::Place::Content { registry, digest } => Some((registry, digest.to_string())),
     }
 }
 
@@ -124,4 +132,20 @@ pub fn block_list(xml: &[u8]) -> Option<Vec<Vec<u8>>> {
 /// The window of a log that headers ask for.
 pub fn log_window(parts: &Parts) -> Option<Range<u64>> {
     blob::range(&parts.headers)
+}
+
+/// Whose request it is that came from `peer` with these lines of `X-Forwarded-For` (or
+/// `Forwarded`), where `trusted` is the network of the proxies; `None` when it is refused.
+pub fn client_address(lines: &[&[u8]], forwarded: bool, peer: IpAddr, trusted: IpNet) -> Option<IpAddr> {
+    let (header, name) = match forwarded {
+        true => (ProxyHeader::Forwarded, "forwarded"),
+        false => (ProxyHeader::XForwardedFor, "x-forwarded-for"),
+    };
+    let settings = Settings { trusted_proxies: vec![trusted], proxy_header: header, ..Settings::defaults().ok()? };
+    let mut headers = http::HeaderMap::new();
+    for line in lines {
+        headers.append(name, http::HeaderValue::from_bytes(line).ok()?);
+    }
+    let conn = Conn { scheme: "http", peer: (peer, 1).into() };
+    client::behind_proxies(&settings, conn, &headers).ok().map(|conn| conn.peer.ip())
 }
