@@ -36,7 +36,7 @@ each! {
     range content_range if_none_match log_window authorization challenge link host scope page filter
     v2_path acr_path arm_path signed_url
     manifest config arm_body block_list
-    token
+    token scope_map foreign_token certificate graph_filter graph_path
     dockerfile expansion ignore tar
 }
 

@@ -216,17 +216,17 @@ pub(super) fn split(path: &str) -> Option<Vec<String>> {
     if raw.len() > PARTS_MAX {
         return None;
     }
+    let decoded: Option<Vec<String>> =
+        raw.iter().map(|part| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned())).collect();
+    let decoded = decoded?;
     // Clients put a resource's parent between namespace and type, and have nothing to put
     // there when it has none: `providers/{ns}//{type}/{name}`.
-    let is_no_parent = |at: usize| at >= 2 && raw[at].is_empty() && raw[at - 2].eq_ignore_ascii_case("providers");
-    (0..raw.len())
-        .filter(|at| !is_no_parent(*at))
-        .map(|at| {
-            let part = percent_decode_str(raw[at]).decode_utf8().ok()?.into_owned();
-            let plain = !part.is_empty() && part != "." && part != "..";
-            (plain && !part.chars().any(|c| c == '/' || c == '\\' || c.is_control())).then_some(part)
-        })
-        .collect()
+    let is_no_parent = |at: usize| at >= 2 && raw[at].is_empty() && decoded[at - 2].eq_ignore_ascii_case("providers");
+    let kept: Vec<&String> = (0..raw.len()).filter(|at| !is_no_parent(*at)).map(|at| &decoded[at]).collect();
+    let plain = |part: &str| {
+        !["", ".", ".."].contains(&part) && !part.chars().any(|c| c == '/' || c == '\\' || c.is_control())
+    };
+    kept.iter().all(|part| plain(part)).then(|| kept.into_iter().cloned().collect())
 }
 
 fn lower(part: &str) -> String {

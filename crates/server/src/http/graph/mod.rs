@@ -212,8 +212,12 @@ fn split(path: &str) -> Option<Vec<String>> {
         }
         match part.split_once('(').and_then(|(kind, key)| Some((kind, key.strip_suffix(')')?))) {
             Some((kind, key)) if !kind.is_empty() => {
+                let key = unquoted(key).unwrap_or_else(|| key.to_owned());
+                if ["", ".", ".."].contains(&key.as_str()) {
+                    return None;
+                }
                 parts.push(kind.to_owned());
-                parts.push(unquoted(key).unwrap_or_else(|| key.to_owned()));
+                parts.push(key);
             }
             _ => parts.push(part),
         }
@@ -333,10 +337,10 @@ fn failure(app: &App, parts: &Parts, e: &Error) -> Response {
     super::error::finish(res, e)
 }
 
-/// Read bytes as each of the bodies and queries that Graph requests have; how many they could be.
+/// The parts of a path.
 #[cfg(feature = "fuzzing")]
-pub(crate) fn parsers(text: &str) -> usize {
-    usize::from(split(text).is_some()) + usize::from(Filter::parse(text).is_ok())
+pub(crate) fn parts(path: &str) -> Option<Vec<String>> {
+    split(path)
 }
 
 #[cfg(test)]
@@ -359,6 +363,8 @@ mod tests {
             "/v1.0/users/a%2Fb",
             "/v1.0/a/b/c/d/e/f/g/h/i",
             "/v1.0/users/%ff",
+            "/v1.0/users('..')",
+            "/v1.0/users('')",
         ] {
             assert_eq!(parts(bad), None, "{bad}");
         }
