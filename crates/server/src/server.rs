@@ -134,7 +134,6 @@ impl Server {
             refresh_token_lifetime: settings.token_refresh_secs.secs(),
             access_token_lifetime: settings.token_access_secs.secs(),
             sign_in: crate::sign_in::config(&settings)?,
-            ..ServiceConfig::default()
         };
         let seal = Arc::new(RunSeal(authority.clone()));
         // First the rules: they refuse a master key that is not this database's.

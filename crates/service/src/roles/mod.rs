@@ -136,7 +136,7 @@ impl Service {
             )
         };
         // /subscriptions/{s}/resourceGroups/{g}[/providers/{ns}/{type}/{name}[/{type}/{name}]…]
-        let resource = parts.len() >= 8 && parts.len() % 2 == 0 && is(4, "providers");
+        let resource = parts.len() >= 8 && parts.len().is_multiple_of(2) && is(4, "providers");
         if !is(2, "resourceGroups") || !(parts.len() == 4 || resource) {
             return Err(no_such());
         }
