@@ -4,5 +4,6 @@
 
 mod arm;
 mod blobs;
+mod identity;
 mod registry;
 mod site;
