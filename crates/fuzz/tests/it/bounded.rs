@@ -33,7 +33,7 @@ macro_rules! each {
 
 each! {
     repo_name tag digest reference image_ref registry_name group_name platform ids timestamp
-    range content_range if_none_match log_window authorization challenge link host scope page filter
+    range content_range if_none_match log_window authorization challenge link host proxies scope page filter
     v2_path acr_path arm_path signed_url
     manifest config arm_body block_list
     token scope_map foreign_token certificate graph_filter graph_path

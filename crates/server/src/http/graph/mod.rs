@@ -213,7 +213,7 @@ fn split(path: &str) -> Option<Vec<String>> {
         match part.split_once('(').and_then(|(kind, key)| Some((kind, key.strip_suffix(')')?))) {
             Some((kind, key)) if !kind.is_empty() => {
                 let key = unquoted(key).unwrap_or_else(|| key.to_owned());
-                if ["", ".", ".."].contains(&key.as_str()) {
+                if ["", ".", ".."].iter().any(|dots| key == *dots || kind == *dots) {
                     return None;
                 }
                 parts.push(kind.to_owned());
