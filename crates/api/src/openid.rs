@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn issuers_are_https_or_this_machine() {
         for good in [
-            "https://token.actions.githubusercontent.com",
+            "https://token.actions.example.com",
             "https://a/b/",
             "http://localhost:1/x",
             "http://127.0.0.1:9",

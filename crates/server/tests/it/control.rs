@@ -295,7 +295,7 @@ async fn a_registry_has_hosts_of_its_own_with_their_certificates() {
     assert_eq!((status, &shown["properties"]["hostName"]), (201, &json!(name)), "{shown}");
     let thumbprint = shown["properties"]["certificate"]["thumbprint"].clone();
     assert!(thumbprint.is_string() && !shown.to_string().contains("PRIVATE"));
-    let (status, list) = arm(&t, Method::GET, &path("").trim_end_matches('/').to_owned(), None).await;
+    let (status, list) = arm(&t, Method::GET, path("").trim_end_matches('/'), None).await;
     assert_eq!((status, &list["value"][0]), (200, &shown));
 
     // The host answers with its certificate, and is the registry.
