@@ -55,7 +55,7 @@ JSON
 says "a role of our own" '"roleName": "Puller who deletes"' az role definition create --role-definition "@$WORLD/role.json"
 equals "is a custom one" "Puller who deletes" "$(az role definition list --custom-role-only --query '[].roleName' -o tsv)"
 refuses "the same name again" "RoleDefinitionWithSameNameExists|already exists|same name" az role definition create --role-definition "@$WORLD/role.json"
-refuses "a built-in role is not changed" "built-in|BuiltIn|not allowed|cannot" az role definition delete --name AcrPull --scope "/subscriptions/$subscription" 
+refuses "a built-in role is not changed" "built-in|BuiltIn|not allowed|cannot" az role definition delete --name AcrPull --scope "/subscriptions/$subscription"
 
 # --- assignments
 principal puller
