@@ -14,7 +14,10 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use table::{ALL, Settings};
-pub use values::{BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat, Positive, ProxyHeader, SecretText, TierChanges, Value};
+pub use values::{
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    Positive, ProxyHeader, SecretText, TierChanges, Value,
+};
 
 /// The flags of `portolan serve`.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use portolan_types::IpNet;
 
 use super::values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat, Positive, ProxyHeader,
-    SecretText, TierChanges, Value,
+    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    Positive, ProxyHeader, SecretText, TierChanges, Value,
 };
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};

@@ -53,13 +53,13 @@ async fn a_repeated_put_is_an_update() {
 async fn patches_change_what_they_name() {
     let site = Site::new().await;
     let (service, owner) = (&site.service, &site.owner);
-    site.registry("myreg", json!({"publicNetworkAccess": "Disabled"})).await;
+    site.registry("myreg", json!({"zoneRedundancy": "Enabled"})).await;
     let patch = |properties: Value, sku: Option<Sku>| {
         let input = RegistryInput { sku, properties: properties.as_object().cloned().unwrap(), ..Default::default() };
         async move { service.patch_registry(owner, &group(), &name("MYREG"), input).await }
     };
     let reg = patch(json!({}), Some(Sku::Premium)).await.unwrap();
-    assert_eq!((reg.sku, &reg.properties["publicNetworkAccess"]), (Sku::Premium, &json!("Disabled")));
+    assert_eq!((reg.sku, &reg.properties["zoneRedundancy"]), (Sku::Premium, &json!("Enabled")));
     let policies = json!({"policies": {"retentionPolicy": {"days": 30, "status": "enabled"}}});
     let reg = patch(policies, None).await.unwrap();
     assert_eq!(reg.properties["policies"]["retentionPolicy"]["days"], 30);
