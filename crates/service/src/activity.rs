@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use portolan_auth::access::Action;
+use portolan_auth::access::{Action, ActionSet};
 use portolan_store::meta;
 use portolan_store::meta::Tx;
 use portolan_store::meta::activity::{ActivityRow, Place};
@@ -30,6 +30,19 @@ const STEP_ITEMS: usize = 500;
 const PRUNE_ITEMS_MAX: usize = 2_000;
 /// Transactions of one pruning.
 const PRUNE_STEPS_MAX: usize = 500;
+
+/// What opens a registry's content in the legacy mode, though it has the names of control-plane
+/// operations.
+const CONTENT: ActionSet = ActionSet::of(&[
+    Action::RegistryPull,
+    Action::RegistryPush,
+    Action::RegistryArtifactDelete,
+    Action::RegistryMetadataRead,
+    Action::RegistryMetadataWrite,
+    Action::QuarantineRead,
+    Action::QuarantineWrite,
+    Action::SignWrite,
+]);
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,11 +210,12 @@ pub(crate) fn append(tx: &mut dyn Tx, event: &Event) -> Result<()> {
 }
 
 impl Service {
-    /// Whether the log is told of what this caller does there: those who hold any role over it.
-    /// Who holds none can change nothing, and must not be able to push out of the log what
-    /// others did; that they were refused is in the audit log.
+    /// Whether the log is told of what this caller does there: of those who may change
+    /// anything. Who may not must not be able to push out of the log what others did; that they
+    /// were refused is in the audit log.
     pub fn is_told(&self, ctx: &Ctx, scope: &ResourceId) -> bool {
-        !self.allowed_at(ctx, scope).is_empty()
+        let allowed = self.allowed_at(ctx, scope).without(CONTENT).without(ActionSet::DATA);
+        allowed.iter().any(|action| !action.operation().ends_with("/read"))
     }
 
     /// Write an event; it is on disk when this returns.

@@ -11,7 +11,7 @@
 //! that no handler can forget to. What removes a registry or a group asks again in the
 //! transaction that removes it: a lock that was acknowledged by any server holds at once.
 
-use portolan_auth::access::{self, Action};
+use portolan_auth::access::Action;
 use portolan_store::meta;
 use portolan_store::meta::Tx;
 use portolan_store::meta::lock::LockRow;
@@ -107,9 +107,11 @@ enum Doing {
 }
 
 /// What a control-plane action does; `None` for what no lock forbids: reading, everything on
-/// a registry's content, and the work on locks themselves.
+/// a registry's content, the directory (which is beside the subscription, not in it), and the
+/// work on locks themselves.
 fn doing(action: Action) -> Option<Doing> {
-    if access::scope_word(action).is_some() || matches!(action, Action::LockWrite | Action::LockDelete) {
+    let beside = matches!(action, Action::LockWrite | Action::LockDelete | Action::PrincipalWrite);
+    if action.is_data() || beside {
         return None;
     }
     let operation = action.operation();
@@ -369,6 +371,11 @@ mod tests {
             (Action::Delete, false, false),
             (Action::LockWrite, false, false),
             (Action::LockDelete, false, false),
+            (Action::PrincipalWrite, false, false),
+            (Action::RegistryWrite, false, true),
+            (Action::ListCredentials, false, true),
+            (Action::RegistryDelete, true, true),
+            (Action::RoleAssignmentDelete, true, true),
         ] {
             let forbidden = |level| doing(action).is_some_and(|d| d.is_forbidden_by(level));
             assert_eq!(

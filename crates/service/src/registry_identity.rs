@@ -9,7 +9,7 @@ use portolan_auth::access::Action;
 use portolan_store::meta::principal::PrincipalRow;
 use portolan_store::meta::registry_identity::IdentityRow;
 use portolan_store::meta::{self, Tx};
-use portolan_types::{GroupName, RegistryName, Timestamp};
+use portolan_types::{GroupName, RegistryName, ResourceId, Timestamp};
 use uuid::Uuid;
 
 use crate::directory::{PrincipalKind, identity_id, remove_principal};
@@ -68,6 +68,9 @@ impl Service {
         for id in input.assigned.iter().flatten() {
             let parsed = parse(id).ok_or_else(|| no_such_identity(id))?;
             let id = identity_id(&self.subscription_id(), parsed.0.as_str(), &parsed.1);
+            if wanted.iter().any(|(other, _): &(ResourceId, _)| other.key() == id.key()) {
+                continue;
+            }
             if !had(&id.0) {
                 self.check_control(ctx, &id, Action::IdentityAssign)?;
             }
@@ -81,6 +84,7 @@ impl Service {
             ));
         }
         let (id, display, now) = (registry.id, registry.name.to_string(), ctx.now);
+        let subscription = self.subscription_id();
         let keep = input.assigned.is_none();
         self.alter(move |tx| {
             let before = meta::registry_identity::of(tx, id)?;
@@ -98,9 +102,10 @@ impl Service {
                     continue;
                 }
                 let row = meta::managed_identity::get(tx, group, name)?.ok_or_else(|| no_such_identity(&text.0))?;
+                let text = identity_id(&subscription, row.group.as_str(), &row.name);
                 let row = IdentityRow {
                     registry: id,
-                    identity: Some(text.0.clone()),
+                    identity: Some(text.0),
                     principal: row.principal,
                     client: row.app_id,
                     created: now,

@@ -317,6 +317,35 @@ async fn security_commands_tell_what_is() {
 }
 
 #[tokio::test]
+async fn a_registry_shows_its_identities_as_az_reads_them() {
+    let t = TestServer::start().await;
+    t.site.make_registry("myreg").await.unwrap();
+    let at = "/resourcegroups/testgroup/providers/Microsoft.ManagedIdentity/userAssignedIdentities/robot";
+    let (status, robot) = ask(&t, Method::PUT, at, Some(json!({"location": "local"}))).await;
+    assert!([200, 201].contains(&status), "{robot}");
+    let (id, registry) = (robot["id"].as_str().unwrap(), Site::registry_path("myreg"));
+    let patch = |kind: &str, ids: Value| Some(json!({"identity": {"type": kind, "userAssignedIdentities": ids}}));
+    let (status, reg) = ask(&t, Method::PATCH, &registry, patch("SystemAssigned, UserAssigned", json!({id: {}}))).await;
+    assert_eq!(status, 200, "{reg}");
+    let identity = &reg["identity"];
+    assert_eq!(identity["type"], "SystemAssigned, UserAssigned");
+    assert!(uuid::Uuid::try_parse(identity["principalId"].as_str().unwrap()).is_ok());
+    assert_eq!(identity["tenantId"], json!(t.site.bootstrap.tenant_id));
+    let assigned = &identity["userAssignedIdentities"][id];
+    assert_eq!(assigned["principalId"], robot["properties"]["principalId"]);
+    assert_eq!(assigned["clientId"], robot["properties"]["clientId"]);
+    // As `az acr identity remove` writes it.
+    let (_, reg) = ask(&t, Method::PATCH, &registry, patch("SystemAssigned", Value::Null)).await;
+    assert_eq!(reg["identity"]["type"], "SystemAssigned");
+    assert_eq!(ask(&t, Method::PATCH, &registry, Some(json!({"tags": {}}))).await.1["identity"], reg["identity"]);
+    let (_, reg) = ask(&t, Method::PATCH, &registry, patch("None", Value::Null)).await;
+    assert_eq!(reg["identity"], Value::Null);
+    let (status, error) = ask(&t, Method::PATCH, &registry, patch("Mine", Value::Null)).await;
+    assert_eq!((status, &error["error"]["code"]), (400, &json!("InvalidRequestContent")));
+    t.server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn resources_and_groups_are_found_by_their_tags() {
     let t = TestServer::start().await;
     t.site.make_registry("myreg").await.unwrap();

@@ -8,6 +8,7 @@ use portolan_service::activity::{Detail, Event, PAGE_ITEMS_MAX, Wanted};
 use portolan_service::locks::{Level, Which};
 use portolan_service::operations::Status;
 use portolan_service::registries::RegistryInput;
+use portolan_service::registry_identity::IdentitiesInput;
 use portolan_service::security::{Health, PlanInput};
 use portolan_service::{Ctx, Error, Kind, Service, ServiceConfig};
 use portolan_store::meta;
@@ -357,4 +358,44 @@ async fn plans_are_kept_and_assessments_tell_what_is() {
     assert_eq!(code(service.show_assessment(owner, &one.resource, "x")), "AssessmentNotFound");
     let stranger = somebody(&site, READER, ResourceId::group(&service.subscription_id(), "rg2")).await;
     assert_eq!(service.list_assessments(&stranger, &subscription(service)).unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_registry_has_the_identities_it_is_given() {
+    let site = Site::new().await;
+    let (service, owner) = (&site.service, &site.owner);
+    site.registry("myreg", json!({})).await;
+    let robot = service.put_identity(owner, &rg(), "robot", &Default::default()).await.unwrap().0;
+    let set = async |who: &Ctx, own: bool, assigned: Option<Vec<String>>| {
+        let input = IdentitiesInput { own, assigned };
+        code(service.set_registry_identities(who, &rg(), &name("myreg"), input).await)
+    };
+    let has = || service.registry("myreg").unwrap().identities.clone();
+    assert_eq!(set(owner, true, Some(vec![robot.id.0.to_uppercase()])).await, "ok");
+    let [own, assigned] = &has()[..] else { panic!("{:?}", has()) };
+    assert_eq!((own.id.as_ref(), assigned.principal), (None, robot.principal_id));
+    let (principal, id) = (own.principal, assigned.id.clone().unwrap());
+    assert_eq!(set(owner, true, None).await, "ok", "the others stay");
+    assert_eq!((has().len(), has()[0].principal), (2, principal));
+    let nobody_there = id.replace("robot", "nobody");
+    assert_eq!(set(owner, true, Some(vec![nobody_there])).await, "FailedIdentityOperation");
+    assert_eq!(set(owner, true, Some(vec!["/subscriptions/x".into()])).await, "FailedIdentityOperation");
+    assert_eq!(has().len(), 2, "what was refused changed nothing");
+
+    // Who may change the registry, but not use the identity, cannot lend it to the registry.
+    assert_eq!(set(owner, false, Some(vec![])).await, "ok");
+    let reader = somebody(&site, READER, registry(service, "myreg")).await;
+    assert_eq!(set(&reader, true, Some(vec![])).await, "AuthorizationFailed");
+    let contributor = somebody(&site, CONTRIBUTOR, registry(service, "myreg")).await;
+    assert_eq!(set(&contributor, true, Some(vec![id.clone()])).await, "AuthorizationFailed");
+    assert_eq!(set(&contributor, true, Some(vec![])).await, "ok");
+
+    // They go with the identity, and the registry's own goes with the registry.
+    assert_eq!(set(owner, true, Some(vec![id])).await, "ok");
+    service.delete_identity(owner, &rg(), "robot").await.unwrap();
+    assert_eq!(has().iter().filter(|i| i.id.is_some()).count(), 0);
+    let own = has()[0].principal;
+    service.delete_registry(owner, &rg(), &name("myreg")).await.unwrap();
+    let gone = service.meta.read(move |tx| meta::principal::get(tx, own)).await.unwrap();
+    assert_eq!(gone, None);
 }
