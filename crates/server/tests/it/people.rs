@@ -619,6 +619,9 @@ async fn guesses_are_slowed_and_the_owner_comes_in() {
         with_password(&t, &format!("user{n}@example.com"), "guess").await;
     }
     assert_eq!(with_password(&t, "user41@example.com", "guess").await.0, 400, "slowly");
+    for _ in 0..5 {
+        assert_eq!(with_password(&t, "alice@example.com", "mistyped").await.0, 400, "looked at");
+    }
     assert_eq!(with_password(&t, "alice@example.com", PASSWORD).await.0, 200);
     t.server.shutdown().await.unwrap();
 }
