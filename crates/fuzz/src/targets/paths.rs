@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use portolan_auth::{Authority, MasterKey};
 use portolan_server::http::blob::{Permission, signed_url};
-use portolan_server::http::fuzzing::{self as edge, ArmPath, ArmPlace, Extension};
+use portolan_server::http::fuzzing::{self as edge, ArmPath, ArmPlace};
 use portolan_types::{Reference, Timestamp};
 
 use super::{grammar, request, text, two};
