@@ -411,10 +411,11 @@ async fn signing_keys_change_and_nobody_is_signed_out() {
 
     assert_eq!(renew(&old, None).await, 201);
     let after = kids().await;
-    assert_eq!((after.len(), &after[1]), (2, &before[0]), "the old key goes on verifying");
+    assert!(after.len() == 2 && after.contains(&before[0]), "the old key goes on verifying: {after:?}");
+    let made_now = after.iter().find(|kid| **kid != before[0]).unwrap();
     let new = t.site.arm_token().await.unwrap();
     // Servers that share a database sign with a new key when all of them know it.
-    assert!(kid(&new) == after[0] || t.server.app.service.is_shared());
+    assert!(kid(&new) == *made_now || t.server.app.service.is_shared());
     assert_eq!(graph_as(&t, &old, Method::GET, "/users", None).await.0, 200, "nobody is signed out");
     // By its age it changes by itself, once.
     let now = portolan_types::Timestamp::now();
