@@ -152,7 +152,7 @@ says "network-rule list" '127.0.0.0/8' p acr network-rule list --name $reg
 says "network-rule remove" '"ipRules": \[\]' p acr network-rule remove --name $reg --ip-address 127.0.0.0/8
 says "acr update --set" '"owner": "me"' p acr update --name $reg --set tags.owner=me --query tags
 says "anonymous pull" '"anonymousPullEnabled": true' p acr update --name $reg --anonymous-pull-enabled
-says "show-endpoints" "loginServer +region +endpoint" p acr show-endpoints --name $reg -o table
+says "show-endpoints" "LoginServer +Region +Endpoint" p acr show-endpoints --name $reg -o table
 says "show-usage" '^Size +[0-9]+ +0 +Bytes' p acr show-usage --name $reg -o table
 equals "private-endpoint-connection list" "[]" "$(p acr private-endpoint-connection list --registry-name $reg)"
 says "check-health passes" "Fetch access token for registry .* : OK" p acr check-health --name $reg --ignore-errors --yes

@@ -136,7 +136,7 @@ pub(super) async fn run(ctx: &Context, args: MonitorArgs) -> Result<Output> {
             format!("{}/providers/Microsoft.Insights/eventtypes/management/values", session.arm.subscription_scope());
         let mut events = session.arm.all_of_with(&at, Some(&filter), &select).await?;
         events.truncate(args.max_events);
-        Ok(Output::value(shape::each(events, |event| event)))
+        Ok(Output::value(shape::each(events, shape::event)))
     })
     .await
 }

@@ -384,7 +384,10 @@ pub(super) async fn show_endpoints(ctx: &Context, session: &Session, registry: &
         .map(|row| json!({"loginServer": text("/properties/loginServer"), "region": row["region"], "endpoint": row["endpoint"]}))
         .collect();
     Ok(Output::with_rows(all, rows, |item| {
-        ["loginServer", "region", "endpoint"].into_iter().map(|column| (column, member(item, &[column]))).collect()
+        [("LoginServer", "loginServer"), ("Region", "region"), ("Endpoint", "endpoint")]
+            .into_iter()
+            .map(|(header, key)| (header, member(item, &[key])))
+            .collect()
     }))
 }
 

@@ -85,13 +85,13 @@ pub(super) async fn run(ctx: &Context, args: SecurityArgs) -> Result<Output> {
                 Output::value(json!({"value": shape::each(plans, shape::pricing)}))
             }
             SecurityCommand::Assessment(AssessmentCommand::List) => {
-                Output::value(shape::each(arm.all_of(&at("assessments"), None).await?, shape::plain))
+                Output::value(shape::each(arm.all_of(&at("assessments"), None).await?, shape::assessment))
             }
             SecurityCommand::Assessment(AssessmentCommand::Show { name, assessed_resource_id }) => {
                 let scope = assessed_resource_id.unwrap_or_else(|| arm.subscription_scope());
                 let id = format!("{scope}/providers/Microsoft.Security/assessments/{}", name);
                 let shown: Value = arm.by_id(&id).await?;
-                Output::value(shape::plain(shown))
+                Output::value(shape::assessment(shown))
             }
         })
     })

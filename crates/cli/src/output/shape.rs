@@ -25,6 +25,11 @@ pub(crate) fn registry(value: Value) -> Value {
             "writableCacheRepos",
         ],
     );
+    for (outer, inner) in [("encryption", "keyVaultProperties"), ("networkRuleSet", "virtualNetworkRules")] {
+        if let Some(Value::Object(members)) = value.get_mut(outer) {
+            members.entry(inner).or_insert(Value::Null);
+        }
+    }
     if let Some(Value::Object(policies)) = value.get_mut("policies") {
         // The one member whose name az spells in its own way.
         if let Some(policy) = policies.remove("azureADAuthenticationAsArmPolicy") {
@@ -101,7 +106,7 @@ pub(crate) fn scope_map(value: Value) -> Value {
 
 /// A role definition. What az calls its `roleType` is `properties.type` on the wire.
 pub(crate) fn role_definition(value: Value) -> Value {
-    let members = ["createdBy", "createdOn", "description", "updatedBy", "updatedOn"];
+    let members = ["createdBy", "createdOn", "description", "systemData", "updatedBy", "updatedOn"];
     let mut value = filled(flattened(inner_type_as(value, "roleType")), &members);
     if let Some(Value::Array(permissions)) = value.get_mut("permissions") {
         for permission in permissions {
@@ -125,7 +130,27 @@ pub(crate) fn lock(value: Value) -> Value {
 
 /// A managed identity.
 pub(crate) fn identity(value: Value) -> Value {
-    filled(flattened(value), &["systemData", "tags"])
+    filled(flattened(value), &["tags"])
+}
+
+/// An event of the activity log, whose `properties` are one of its members.
+pub(crate) fn event(value: Value) -> Value {
+    let Value::Object(mut object) = value else { return value };
+    let group = object.get("id").and_then(Value::as_str).and_then(group_of_id).map(str::to_owned);
+    if let Some(group) = group {
+        object.entry("resourceGroup").or_insert(Value::String(group));
+    }
+    Value::Object(object)
+}
+
+/// An assessment.
+pub(crate) fn assessment(value: Value) -> Value {
+    let mut value = filled(flattened(value), &["additionalData", "links", "metadata", "partnersData"]);
+    if let Some(metadata) = value.get_mut("metadata").filter(|m| m.is_object()) {
+        let members = ["implementationEffort", "partnerData", "policyDefinitionId", "preview", "threats", "userImpact"];
+        *metadata = filled(metadata.take(), &members);
+    }
+    value
 }
 
 /// What lies below a registry or an identity and has no members that az adds.
@@ -136,6 +161,11 @@ pub(crate) fn plain(value: Value) -> Value {
 /// A security plan. What is left of a trial is a span of time, shown as az shows those.
 pub(crate) fn pricing(value: Value) -> Value {
     let mut value = flattened(value);
+    if let Some(Value::String(time)) = value.get_mut("enablementTime")
+        && let Some(utc) = time.strip_suffix('Z')
+    {
+        *time = format!("{utc}+00:00");
+    }
     if let Some(left) = value.get_mut("freeTrialRemainingTime")
         && left == "PT0S"
     {

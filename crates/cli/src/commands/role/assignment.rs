@@ -191,14 +191,14 @@ pub(in crate::commands) async fn give(
 
 pub(super) async fn run(ctx: &Context, session: &Session, command: AssignmentCommand) -> Result<Output> {
     match command {
-        AssignmentCommand::Create(args) => create(session, *args).await,
+        AssignmentCommand::Create(args) => create(ctx, session, *args).await,
         AssignmentCommand::List(args) => list(ctx, session, *args).await,
         AssignmentCommand::Update { role_assignment } => update(session, &role_assignment).await,
         AssignmentCommand::Delete(args) => delete(ctx, session, *args).await,
     }
 }
 
-async fn create(session: &Session, args: CreateArgs) -> Result<Output> {
+async fn create(ctx: &Context, session: &Session, args: CreateArgs) -> Result<Output> {
     let to = match (&args.to.assignee, args.to.assignee_object_id) {
         (Some(name), None) => assignee(session, name).await?,
         (None, Some(id)) => match args.assignee_principal_type {
@@ -223,9 +223,15 @@ async fn create(session: &Session, args: CreateArgs) -> Result<Output> {
         // The same again is no error: the one that is there is the answer.
         Err(error) if error.message.contains("RoleAssignmentExists") => {
             let at = scope(session, Some(&args.scope), None)?;
-            let query = Query { at: Some(at), assignee: Some(to.id), role: Some(args.role), ..Query::default() };
+            let query =
+                Query { at: Some(at.clone()), assignee: Some(to.id), role: Some(args.role), ..Query::default() };
             match query.run(session).await?.into_iter().next() {
-                Some(there) => Ok(Output::value(shape::role_assignment(there))),
+                Some(there) => {
+                    let mut found = vec![shape::role_assignment(there)];
+                    name_roles(session, &at, &mut found).await?;
+                    name_principals(ctx, session, &mut found).await;
+                    Ok(Output::value(found.remove(0)))
+                }
                 None => Err(error),
             }
         }
@@ -288,26 +294,10 @@ async fn list(ctx: &Context, session: &Session, args: ListArgs) -> Result<Output
     let mut found: Vec<Value> = query.run(session).await?.into_iter().map(shape::role_assignment).collect();
     if !found.is_empty() && args.fill_role_definition_name != Some(false) {
         let at = at.unwrap_or_else(|| session.arm.subscription_scope());
-        let roles = session.arm.all_of(&collection(&at, "roleDefinitions"), None).await?;
-        let names: BTreeMap<String, &str> =
-            roles.iter().map(|r| (text(r, "/name").to_ascii_lowercase(), text(r, "/properties/roleName"))).collect();
-        for assignment in &mut found {
-            let id = last(text(assignment, "/roleDefinitionId")).to_ascii_lowercase();
-            assignment["roleDefinitionName"] = names.get(&id).map_or(Value::Null, |n| (*n).into());
-        }
+        name_roles(session, &at, &mut found).await?;
     }
     if !found.is_empty() && args.fill_principal_name != Some(false) {
-        let ids: BTreeSet<String> = found.iter().map(|a| text(a, "/principalId").to_owned()).collect();
-        match names_of(session, &ids.into_iter().collect::<Vec<_>>()).await {
-            Ok(names) => {
-                for assignment in &mut found {
-                    let name = names.get(text(assignment, "/principalId")).cloned().unwrap_or_default();
-                    assignment["principalName"] = name.into();
-                }
-            }
-            // Who may not ask for names still sees the roles.
-            Err(error) => ctx.talk.detail(format_args!("the principals' names are not known: {error}")),
-        }
+        name_principals(ctx, session, &mut found).await;
     }
     Ok(Output::with_columns(found, |item| {
         vec![
@@ -316,6 +306,32 @@ async fn list(ctx: &Context, session: &Session, args: ListArgs) -> Result<Output
             ("Scope", member(item, &["scope"])),
         ]
     }))
+}
+
+/// Add the roles' names.
+async fn name_roles(session: &Session, at: &str, found: &mut [Value]) -> Result<()> {
+    let roles = session.arm.all_of(&collection(at, "roleDefinitions"), None).await?;
+    let names: BTreeMap<String, &str> =
+        roles.iter().map(|r| (text(r, "/name").to_ascii_lowercase(), text(r, "/properties/roleName"))).collect();
+    for assignment in found {
+        let id = last(text(assignment, "/roleDefinitionId")).to_ascii_lowercase();
+        assignment["roleDefinitionName"] = names.get(&id).map_or(Value::Null, |n| (*n).into());
+    }
+    Ok(())
+}
+
+/// Add the principals' names. Who may not ask for them still sees the roles.
+async fn name_principals(ctx: &Context, session: &Session, found: &mut [Value]) {
+    let ids: BTreeSet<String> = found.iter().map(|a| text(a, "/principalId").to_owned()).collect();
+    match names_of(session, &ids.into_iter().collect::<Vec<_>>()).await {
+        Ok(names) => {
+            for assignment in found {
+                let name = names.get(text(assignment, "/principalId")).cloned().unwrap_or_default();
+                assignment["principalName"] = name.into();
+            }
+        }
+        Err(error) => ctx.talk.detail(format_args!("the principals' names are not known: {error}")),
+    }
 }
 
 async fn update(session: &Session, new: &Value) -> Result<Output> {
