@@ -649,9 +649,7 @@ async fn in_the_abac_mode_a_build_has_its_callers_rights_and_no_others() {
     let changed = yard.site.arm(Method::PATCH, &Site::registry_path(yard.registry), Some(mode)).await.unwrap();
     assert_eq!(changed.status(), StatusCode::OK, "{}", changed.text().await.unwrap());
     let files = || context(&[("Dockerfile", b"FROM scratch\nADD file /\n"), ("file", b"x")]);
-    let order = |image: &str, identity: Option<&str>| {
-        json!({"imageNames": [image], "credentials": {"sourceRegistry": {"identity": identity}}})
-    };
+    let order = |image: &str, identity: Option<&str>| json!({"imageNames": [image], "credentials": {"sourceRegistry": {"identity": identity}}});
     for identity in [None, Some("[caller]")] {
         let ended = yard.build(files(), order("app:v1", identity)).await;
         assert_eq!(ended.status(), "Failed", "the owner has no content here: {identity:?} {}", ended.log);

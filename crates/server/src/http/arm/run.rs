@@ -268,9 +268,9 @@ fn caller(ctx: &Ctx, registry: &Registry, credentials: Option<CredentialsBody>) 
     match (registry.role_mode, identity.as_deref(), &ctx.principal) {
         (RoleMode::Legacy, ..) | (RoleMode::Abac, None, _) => Ok(None),
         (RoleMode::Abac, Some("[caller]"), Principal::Directory { object_id, .. }) => Ok(Some(*object_id)),
-        (RoleMode::Abac, Some(_), _) => {
-            Err(invalid("a run reads and writes its registry as its caller or as nobody: the identity must be [caller]"))
-        }
+        (RoleMode::Abac, Some(_), _) => Err(invalid(
+            "a run reads and writes its registry as its caller or as nobody: the identity must be [caller]",
+        )),
     }
 }
 
