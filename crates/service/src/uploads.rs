@@ -15,8 +15,8 @@ use std::time::Duration;
 use portolan_auth::access::{Action, Target};
 use portolan_store::Error as StoreError;
 use portolan_store::blob::ByteStream;
-use portolan_store::meta::upload::{self, Upload};
 use portolan_store::meta::repo;
+use portolan_store::meta::upload::{self, Upload};
 use portolan_types::{Digest, RepoName, UploadId};
 
 use crate::content::{detached, owner};

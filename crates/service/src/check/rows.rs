@@ -157,7 +157,8 @@ impl Checker<'_> {
                 continue;
             }
             let (now, grace) = (self.options.now, self.options.grace);
-            let repaired = self.repair(move |tx| Ok(blob::link(tx, repo, &needed, size, now, grace).map(drop)?)).await?;
+            let repaired =
+                self.repair(move |tx| Ok(blob::link(tx, repo, &needed, size, now, grace).map(drop)?)).await?;
             let message = format!("it needs {needed}, which is stored and which its repository may not read");
             self.problem("link-missing", &about, message, repaired);
         }
