@@ -94,6 +94,8 @@ fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
         (Route::ArmRunCancel, "POST") => "run.cancel",
         (Route::ArmCacheRule, "PUT" | "PATCH") => "cache_rule.change",
         (Route::ArmCacheRule, "DELETE") => "cache_rule.delete",
+        (Route::ArmCustomDomain, "PUT") => "host.change",
+        (Route::ArmCustomDomain, "DELETE") => "host.delete",
         (Route::ArmLock, "PUT") => "lock.change",
         (Route::ArmLock, "DELETE") => "lock.delete",
         (Route::ArmPricing, "PUT") => "security_plan.change",
@@ -127,7 +129,9 @@ fn change(route: Route, method: &Method, path: &str) -> Option<&'static str> {
             "resource.change"
         }
         // What is not known by name is still a change when its method says so.
-        (Route::ArmRegistryPart | Route::ArmRegistryOther | Route::ArmOther, "PUT" | "PATCH" | "POST" | "DELETE") => "resource.change",
+        (Route::ArmRegistryPart | Route::ArmRegistryOther | Route::ArmOther, "PUT" | "PATCH" | "POST" | "DELETE") => {
+            "resource.change"
+        }
         _ => return None,
     })
 }
