@@ -64,9 +64,7 @@ pub async fn handle(app: &Arc<App>, req: Request) -> Response {
         }
         ["common", "userrealm", _] if get => Ok(person::user_realm(app, &parts)),
         ["devicelogin"] if get => Ok(login::device(app, &parts).await),
-        [tenant, "oauth2", "v2.0", page] | [tenant, "oauth2", page]
-            if PAGES.contains(page) && (get || post) =>
-        {
+        [tenant, "oauth2", "v2.0", page] | [tenant, "oauth2", page] if PAGES.contains(page) && (get || post) => {
             return match known_tenant(app, tenant) {
                 Ok(()) => pages(app, &parts, page, body).await,
                 Err(e) => page::problem(&e, &parts),
