@@ -42,7 +42,7 @@ enum Command {
     /// Move a registry to another database or blob store.
     Migrate(maintenance::MigrateArgs),
     #[command(flatten)]
-    Client(portolan_cli::Command),
+    Client(Box<portolan_cli::Command>),
 }
 
 fn main() -> ExitCode {
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         },
         Command::Check(args) => maintained(maintenance::check(&args)),
         Command::Migrate(args) => maintained(maintenance::migrate(&args)),
-        Command::Client(command) => exit_code(portolan_cli::run(command)),
+        Command::Client(command) => exit_code(portolan_cli::run(*command)),
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use portolan_auth::access::{Principal, RoleMode};
 use portolan_builder::context::{Context, ContextError, ContextLimits};
 use portolan_builder::ports::BaseImage;
 use portolan_builder::render::Plain;
 use portolan_builder::{BuildContext, BuildRequest, Built, Cancel, Engine, ErrorKind};
-use portolan_auth::access::{Principal, RoleMode};
 use portolan_service::{Ctx, Kind, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};

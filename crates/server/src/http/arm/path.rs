@@ -223,9 +223,8 @@ pub(super) fn split(path: &str) -> Option<Vec<String>> {
     // there when it has none: `providers/{ns}//{type}/{name}`.
     let is_no_parent = |at: usize| at >= 2 && raw[at].is_empty() && decoded[at - 2].eq_ignore_ascii_case("providers");
     let kept: Vec<&String> = (0..raw.len()).filter(|at| !is_no_parent(*at)).map(|at| &decoded[at]).collect();
-    let plain = |part: &str| {
-        !["", ".", ".."].contains(&part) && !part.chars().any(|c| c == '/' || c == '\\' || c.is_control())
-    };
+    let plain =
+        |part: &str| !["", ".", ".."].contains(&part) && !part.chars().any(|c| c == '/' || c == '\\' || c.is_control());
     kept.iter().all(|part| plain(part)).then(|| kept.into_iter().cloned().collect())
 }
 
