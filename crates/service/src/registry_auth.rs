@@ -92,6 +92,16 @@ impl Service {
         Ok((subject.principal(&registry.name), Reach::Principal))
     }
 
+    /// Whether this is what somebody could be called who signs in: an id, or the name of a user,
+    /// of the registry's admin user or of one of its repository tokens. For the logs, which must
+    /// not hold a password that was typed in the wrong field.
+    pub fn is_sign_in_name(&self, registry: Option<&Registry>, name: &str) -> bool {
+        let snapshot = self.snapshot.load();
+        let of_registry =
+            |r: &Registry| name.eq_ignore_ascii_case(r.name.as_str()) || snapshot.token(r.id, name).is_some();
+        Uuid::try_parse(name).is_ok() || snapshot.user(name).is_some() || registry.is_some_and(of_registry)
+    }
+
     /// Check a user name and password as `docker login` sends them: the null GUID and a
     /// refresh token; the registry's name and an admin password; a repository token's name and
     /// one of its passwords; an application id and one of its secrets. The same answer to every

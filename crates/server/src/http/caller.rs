@@ -22,6 +22,9 @@ use crate::App;
 /// Longest `Authorization` header that is looked at.
 const HEADER_BYTES_MAX: usize = 96 * 1024;
 
+/// What the logs have for a name that nobody here has.
+const UNKNOWN_NAME: &str = "(unknown)";
+
 /// Of a name that somebody claims, no more than this is kept for the logs.
 const CLAIM_CHARS_MAX: usize = 128;
 
@@ -73,7 +76,7 @@ pub fn data_plane(app: &App, registry: &Registry, parts: &Parts) -> Result<Ctx, 
         Some(Credentials::None) => Ok((Principal::Anonymous, Reach::Principal)),
         Some(Credentials::Bearer(token)) => app.service.data_plane_bearer(registry, token.expose(), now),
         Some(Credentials::Basic { user, password }) => {
-            claim(parts, &user);
+            claim(app, Some(registry), parts, &user);
             let sign_in = SignIn::Password { user: &user, password: password.expose() };
             let attempt = attempt(app, parts, registry, &sign_in)?;
             let signed_in = app.service.data_plane_basic(registry, &user, password.expose(), now);
@@ -119,10 +122,14 @@ pub(super) fn peer(parts: &Parts) -> IpAddr {
     parts.extensions.get::<Conn>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |conn| conn.peer.ip())
 }
 
-/// Note for the logs who somebody says they are, before it is known whether they are.
-pub(super) fn claim(parts: &Parts, user: &str) {
+/// Note for the logs who somebody says they are, before it is known whether they are. What is
+/// no name here is not written down: it may be a password in the wrong field.
+pub(super) fn claim(app: &App, registry: Option<&Registry>, parts: &Parts, user: &str) {
     if let Some(who) = parts.extensions.get::<Who>() {
-        who.claim(user.chars().take(CLAIM_CHARS_MAX).collect::<String>());
+        match app.service.is_sign_in_name(registry, user) {
+            true => who.claim(user.chars().take(CLAIM_CHARS_MAX).collect::<String>()),
+            false => who.claim(UNKNOWN_NAME),
+        }
     }
 }
 

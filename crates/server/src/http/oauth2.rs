@@ -73,7 +73,7 @@ fn post_token(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Res
         Some("password") => match (text("username"), text("password")) {
             ("", "") => SignIn::Anonymous,
             (user, password) => {
-                caller::claim(parts, user);
+                caller::claim(app, Some(&registry), parts, user);
                 SignIn::Password { user, password }
             }
         },
@@ -87,7 +87,7 @@ fn get_token(app: &App, parts: &Parts) -> Result<Response, Error> {
     let registry = registry(app, parts, field(&query, "service"))?;
     match caller::credentials(parts) {
         Some(Credentials::Basic { user, password }) => {
-            caller::claim(parts, &user);
+            caller::claim(app, Some(&registry), parts, &user);
             issue(app, parts, &registry, SignIn::Password { user: &user, password: password.expose() }, &query)
         }
         Some(Credentials::None) => issue(app, parts, &registry, SignIn::Anonymous, &query),

@@ -72,6 +72,7 @@ fn holders(row: &dyn Row) -> Result<Holders> {
 }
 
 /// A change of one row of `storage_use`.
+#[derive(Clone, Copy)]
 struct Change {
     repo: i64,
     registry: i64,
@@ -85,9 +86,21 @@ impl Change {
     }
 }
 
-/// Apply changes of different rows; what the registry of a change with repo 0 that was given
-/// first holds then.
-fn apply(tx: &mut dyn Tx, changes: &[Change]) -> Result<Vec<(i64, i64, i64)>> {
+/// Apply changes; what the registry of a change with repo 0 that was given first holds then.
+///
+/// Two of one row become one: PostgreSQL refuses to change a row twice in a statement. There
+/// are such only where rows disagreed and are being repaired.
+fn apply(tx: &mut dyn Tx, given: &[Change]) -> Result<Vec<(i64, i64, i64)>> {
+    let mut changes: Vec<Change> = Vec::with_capacity(given.len());
+    for new in given {
+        match changes.iter_mut().find(|c| (c.repo, c.registry) == (new.repo, new.registry)) {
+            Some(same) => {
+                same.bytes += new.bytes;
+                same.unique_bytes += new.unique_bytes;
+            }
+            None => changes.push(*new),
+        }
+    }
     let rows: Vec<String> = (0..changes.len())
         .map(|i| format!("(?{}, ?{}, ?{}, ?{})", i * 4 + 1, i * 4 + 2, i * 4 + 3, i * 4 + 4))
         .collect();

@@ -206,7 +206,7 @@ pub(super) async fn submit(app: &App, parts: &Parts, fields: &[(String, String)]
         return cancel(app, parts, &errand).await;
     }
     let user = text("username");
-    caller::claim(parts, user);
+    caller::claim(app, None, parts, user);
     match prove(app, parts, user, text("password")).await {
         Ok(proof) => complete(app, parts, &errand, proof).await,
         Err(e) => form(app, parts, &errand, &client_name(app, &errand), user, Some(&e)),
@@ -366,7 +366,7 @@ pub(super) async fn change_password(app: &App, parts: &Parts, fields: &[(String,
         Err(e) => return page::problem(&e, parts),
     }
     let user = text("username");
-    caller::claim(parts, user);
+    caller::claim(app, None, parts, user);
     let changed = async {
         if text("new") != text("again") {
             return Err(Error::new(Kind::Invalid, "invalid_request", "The new password is not the same twice."));

@@ -41,7 +41,7 @@ pub(super) fn endpoint(app: &App, parts: &Parts) -> Result<Response, Error> {
     let (resource, wanted) = query(parts)?;
     let who = secret.expose().split('.').next().and_then(|id| Uuid::try_parse(id).ok()).map(|id| id.to_string());
     if let Some(who) = &who {
-        caller::claim(parts, who);
+        caller::claim(app, None, parts, who);
     }
     let attempt = app.rates.attempt(caller::peer(parts), who.as_deref())?;
     let base = base_url(app, parts);

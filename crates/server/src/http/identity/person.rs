@@ -21,7 +21,7 @@ use crate::http::{Response, rate};
 pub(super) async fn password(app: &App, parts: &Parts, form: &[(String, String)]) -> Result<Response, Error> {
     let client = client(app, form)?;
     let (user, password) = (required(form, "username")?, required(form, "password")?);
-    caller::claim(parts, user);
+    caller::claim(app, None, parts, user);
     let base = base_url(app, parts);
     let scopes = Scopes::parse(field(form, "scope"), field(form, "resource"), &base)?;
     let attempt = app.rates.attempt(caller::peer(parts), Some(user))?;

@@ -177,7 +177,7 @@ async fn back(app: &App, parts: &Parts) -> Result<(Errand, Proof), Error> {
         }
     }
     let who = config.admit(&all)?;
-    caller::claim(parts, &who.user_name);
+    caller::claim(app, None, parts, &who.user_name);
     let proof = app.service.provider_sign_in(config, &who, now).await?;
     Ok((away.errand, proof))
 }

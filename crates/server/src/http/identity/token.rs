@@ -40,12 +40,12 @@ async fn client_credentials(app: &App, parts: &Parts, form: &[(String, String)])
     let issued = match assertion::of(form)? {
         Some(shown) => {
             let client_id = field(form, "client_id").ok_or_else(|| missing("client_id"))?;
-            caller::claim(parts, client_id);
+            caller::claim(app, None, parts, client_id);
             assertion::token(app, parts, client_id, &shown, &resource(form)?).await?
         }
         None => {
             let (client_id, secret) = client(parts, form)?;
-            caller::claim(parts, &client_id);
+            caller::claim(app, None, parts, &client_id);
             let resource = resource(form)?;
             let base = base_url(app, parts);
             let attempt = app.rates.attempt(caller::peer(parts), Some(&client_id))?;
