@@ -150,6 +150,25 @@ says "config content-trust show" '"status": "disabled"' p acr config content-tru
 says "network-rule add" '"ipAddressOrRange": "127.0.0.0/8"' p acr network-rule add --name $reg --ip-address 127.0.0.0/8
 says "network-rule list" '127.0.0.0/8' p acr network-rule list --name $reg
 says "network-rule remove" '"ipRules": \[\]' p acr network-rule remove --name $reg --ip-address 127.0.0.0/8
+
+# --- a host of its own, and who holds how much
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=images.example.test \
+    -addext subjectAltName=DNS:images.example.test -keyout "$WORK/host-key.pem" -out "$WORK/host.pem" 2>/dev/null
+host_port=${LOGIN_SERVER##*:}
+at_host() {
+    curl -sS -o /dev/null -w '%{http_code}' --cacert "$WORK/host.pem" \
+        --resolve "images.example.test:$host_port:127.0.0.1" "https://images.example.test:$host_port/v2/"
+}
+refuses "a certificate of another name is refused" "InvalidCertificate" p acr custom-domain create -r $reg \
+    -n other.example.test --certificate-file "$WORK/host.pem" --key-file "$WORK/host-key.pem"
+says "custom-domain create" '"hostName": "images.example.test"' p acr custom-domain create -r $reg \
+    -n images.example.test --certificate-file "$WORK/host.pem" --key-file "$WORK/host-key.pem"
+equals "the registry answers there, with that certificate" 401 "$(at_host)"
+equals "custom-domain list" images.example.test "$(p acr custom-domain list -r $reg --query '[].name' -o tsv)"
+says "custom-domain show" 'CN=images.example.test' p acr custom-domain show -r $reg -n images.example.test
+check "custom-domain delete" p acr custom-domain delete -r $reg -n images.example.test --yes
+refuses "and then it answers there no more" "certificate|SSL|alert" at_host
+says "show-usage of each repository" '^busybox +[0-9]+ +[0-9]+ +[0-9]+' p acr show-usage -n "$REG" --repositories -o table
 says "acr update --set" '"owner": "me"' p acr update --name $reg --set tags.owner=me --query tags
 says "anonymous pull" '"anonymousPullEnabled": true' p acr update --name $reg --anonymous-pull-enabled
 says "show-endpoints" "LoginServer +Region +Endpoint" p acr show-endpoints --name $reg -o table

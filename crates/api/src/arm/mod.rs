@@ -4,6 +4,7 @@
 //! than the client loses nothing; the types here are what the client itself reads.
 
 mod cache_rule;
+mod custom_domain;
 mod extension;
 mod group;
 mod registry;

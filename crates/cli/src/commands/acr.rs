@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::registry::{CreateArgs, UpdateArgs, create, show_endpoints, update};
 use super::{
-    Context, build, cache, config, credential, docker, endpoint, health, manifest, network_rule, pull,
+    Context, build, cache, config, credential, custom_domain, docker, endpoint, health, manifest, network_rule, pull,
     registry_identity, repository, run as runs, scope_map, token,
 };
 use crate::args::NamedRegistry;
@@ -62,6 +62,9 @@ enum AcrCommand {
     ShowUsage {
         #[command(flatten)]
         registry: NamedRegistry,
+        /// Show the bytes of each repository instead: in all, and those that no other has.
+        #[arg(long)]
+        repositories: bool,
     },
     /// Show the addresses of a registry.
     ShowEndpoints {
@@ -80,6 +83,8 @@ enum AcrCommand {
     ScopeMap(scope_map::ScopeMapArgs),
     /// Manage policies.
     Config(config::ConfigArgs),
+    /// Manage host names of a registry's own, with their certificates.
+    CustomDomain(custom_domain::CustomDomainArgs),
     /// Manage from where a registry can be reached (Premium).
     NetworkRule(network_rule::NetworkRuleArgs),
     /// Manage the identities of a registry.
@@ -129,6 +134,7 @@ pub(super) async fn run(ctx: &Context, args: AcrArgs) -> Result<Output> {
         AcrCommand::Token(args) => token::run(ctx, args).await,
         AcrCommand::ScopeMap(args) => scope_map::run(ctx, args).await,
         AcrCommand::Config(args) => config::run(ctx, args).await,
+        AcrCommand::CustomDomain(args) => custom_domain::run(ctx, args).await,
         AcrCommand::NetworkRule(args) => network_rule::run(ctx, args).await,
         AcrCommand::Identity(args) => registry_identity::run(ctx, args).await,
         AcrCommand::Encryption(args) => registry_identity::encryption(ctx, args).await,
@@ -191,7 +197,19 @@ async fn registry(ctx: &Context, session: &Session, command: AcrCommand) -> Resu
             Output::none()
         }
         AcrCommand::CheckName { name, .. } => Output::value(shape::name_check(arm.check_registry_name(&name).await?)),
-        AcrCommand::ShowUsage { registry: r } => {
+        AcrCommand::ShowUsage { registry: r, repositories: true } => {
+            let usages = session
+                .with_registry(&r.name, r.resource_group.as_deref(), async |r| Ok(arm.repository_usages(r).await?));
+            Output::with_columns(Value::from(usages.await?), |item| {
+                vec![
+                    ("NAME", member(item, &["name"])),
+                    ("BYTES", member(item, &["bytes"])),
+                    ("UNIQUE BYTES", member(item, &["uniqueBytes"])),
+                    ("SHARED BYTES", member(item, &["sharedBytes"])),
+                ]
+            })
+        }
+        AcrCommand::ShowUsage { registry: r, .. } => {
             let usages = session
                 .with_registry(&r.name, r.resource_group.as_deref(), async |r| Ok(arm.registry_usages(r).await?));
             Output::with_columns(usages.await?, |item| {

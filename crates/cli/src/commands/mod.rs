@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod config;
 mod credential;
+mod custom_domain;
 mod docker;
 mod endpoint;
 mod group;
