@@ -15,6 +15,7 @@ pub mod media_type;
 pub mod names;
 pub mod net;
 pub mod oci;
+pub mod odata;
 pub mod platform;
 pub mod reference;
 pub mod secret;

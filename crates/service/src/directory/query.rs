@@ -6,6 +6,7 @@
 //! filter that names an id is answered by the row of that id; others by reading through.
 
 use portolan_store::meta::Tx;
+use portolan_types::odata::quoted;
 use uuid::Uuid;
 
 use super::bad_request;
@@ -213,24 +214,6 @@ fn eq(text: &str) -> Option<&str> {
 fn word(text: &str) -> Option<(String, &str)> {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').unwrap_or(text.len());
     (end > 0).then(|| (text[..end].to_ascii_lowercase(), &text[end..]))
-}
-
-/// A text in single quotes, where two of them stand for one.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut rest = text.strip_prefix('\'')?;
-    loop {
-        let end = rest.find('\'')?;
-        value.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('\'') {
-            Some(more) => {
-                value.push('\'');
-                rest = more;
-            }
-            None => return Some((value, rest)),
-        }
-    }
 }
 
 impl Page {

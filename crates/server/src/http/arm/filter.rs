@@ -1,6 +1,7 @@
 //! `$filter` as ARM's lists have it: comparisons and a few functions, joined by `and`.
 
 use portolan_service::{Error, Kind};
+use portolan_types::odata::quoted;
 
 /// Terms that one filter may have.
 const TERMS_MAX: usize = 16;
@@ -100,24 +101,6 @@ fn value(text: &str) -> Option<(String, &str)> {
     }
     let end = text.find([' ', ',', '(', ')', '\'']).unwrap_or(text.len());
     (end > 0).then(|| (text[..end].to_owned(), &text[end..]))
-}
-
-/// An OData text at the start of `text`, and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.strip_prefix('\'')?;
-    let mut value = String::new();
-    loop {
-        let end = rest.find('\'')?;
-        value.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('\'') {
-            Some(more) => {
-                value.push('\'');
-                rest = more;
-            }
-            None => return Some((value, rest)),
-        }
-    }
 }
 
 #[cfg(test)]
