@@ -41,6 +41,8 @@ enum Command {
     Check(maintenance::CheckArgs),
     /// Move a registry to another database or blob store.
     Migrate(maintenance::MigrateArgs),
+    /// Make one more owner of a store whose server is not running, when no secret is known.
+    RecoverOwner(maintenance::RecoverOwnerArgs),
     #[command(flatten)]
     Client(Box<portolan_cli::Command>),
 }
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         },
         Command::Check(args) => maintained(maintenance::check(&args)),
         Command::Migrate(args) => maintained(maintenance::migrate(&args)),
+        Command::RecoverOwner(args) => maintained(maintenance::recover_owner(&args)),
         Command::Client(command) => exit_code(portolan_cli::run(*command)),
     }
 }

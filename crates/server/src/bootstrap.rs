@@ -101,17 +101,22 @@ impl Bootstrap {
     /// New credentials.
     fn new(server: &str, ca_file: Option<PathBuf>) -> anyhow::Result<Bootstrap> {
         let owner = identity::Bootstrap::generate().context("make the owner's credentials")?;
-        Ok(Bootstrap {
+        Ok(Bootstrap::of(owner, server, ca_file))
+    }
+
+    /// The file of these credentials.
+    pub(crate) fn of(owner: identity::Bootstrap, server: &str, ca_file: Option<PathBuf>) -> Bootstrap {
+        Bootstrap {
             server: server.to_owned(),
             tenant_id: owner.tenant_id,
             subscription_id: owner.subscription_id,
             client_id: owner.client_id,
             client_secret: owner.client_secret.into_exposed(),
             ca_file,
-        })
+        }
     }
 
-    fn write(&self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let mut text = serde_json::to_vec_pretty(self).context("write bootstrap.json")?;
         text.push(b'\n');
         files::replace(path, &text, 0o600).with_context(|| format!("write {}", path.display()))

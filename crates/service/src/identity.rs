@@ -3,11 +3,11 @@
 use portolan_auth::access::{OWNER, Principal};
 use portolan_auth::password;
 use portolan_auth::token::TokenError;
-use portolan_store::meta;
 use portolan_store::meta::application::ApplicationRow;
 use portolan_store::meta::credential::{CredentialKind, CredentialRow};
 use portolan_store::meta::principal::PrincipalRow;
 use portolan_store::meta::role::AssignmentRow;
+use portolan_store::meta::{self, Meta, Tx};
 use portolan_types::{ResourceId, Secret, Timestamp};
 use uuid::Uuid;
 
@@ -80,52 +80,7 @@ impl Service {
             }
             meta::setting::put(tx, TENANT, &b.tenant_id.to_string())?;
             meta::setting::put(tx, SUBSCRIPTION, &b.subscription_id.to_string())?;
-            let owner = PrincipalRow {
-                object_id: Uuid::new_v4(),
-                app_id: Some(b.client_id),
-                kind: "ServicePrincipal".to_owned(),
-                display_name: "portolan-owner".to_owned(),
-                enabled: true,
-                valid_from: Timestamp(0),
-                created: now,
-                user_name: None,
-                properties: "{}".to_owned(),
-            };
-            meta::principal::insert(tx, &owner)?;
-            let application = ApplicationRow {
-                object_id: Uuid::new_v4(),
-                app_id: b.client_id,
-                display_name: owner.display_name.clone(),
-                properties: "{}".to_owned(),
-                created: now,
-            };
-            meta::application::insert(tx, &application)?;
-            let secret = CredentialRow {
-                id: Uuid::new_v4(),
-                owner: owner.object_id,
-                kind: CredentialKind::Password,
-                name: Some("bootstrap".to_owned()),
-                value: hash,
-                hint: None,
-                created: now,
-                starts: None,
-                expires: None,
-            };
-            meta::credential::insert(tx, &secret)?;
-            let role = AssignmentRow {
-                id: Uuid::new_v4(),
-                scope: ResourceId::subscription(&b.subscription_id),
-                principal: owner.object_id,
-                role: OWNER,
-                description: None,
-                condition: None,
-                created: now,
-                created_by: None,
-                updated: now,
-                updated_by: None,
-            };
-            meta::role::insert(tx, &role)?;
-            Ok(())
+            insert_owner(tx, &b, "portolan-owner", hash, now)
         })
         .await
     }
@@ -252,6 +207,75 @@ pub(crate) enum NotThisClient {
     Expired,
     /// The application may not sign in.
     Disabled,
+}
+
+/// Make one more owner of a database that has a tenant: for when nobody has the secret of one
+/// any more. No server may be running on it: what servers hold in memory is not told.
+///
+/// Errors: `NoTenant` when the first start has not been.
+pub async fn recover_owner(meta: &Meta, now: Timestamp) -> Result<Bootstrap> {
+    let fresh = Bootstrap::generate()?;
+    let hash = password::hash(&fresh.client_secret).map_err(key_error)?;
+    meta.write(move |tx| {
+        let id = |text: Option<String>| text.and_then(|t| Uuid::try_parse(&t).ok());
+        let (tenant, subscription) = (meta::setting::get(tx, TENANT)?, meta::setting::get(tx, SUBSCRIPTION)?);
+        let (Some(tenant_id), Some(subscription_id)) = (id(tenant), id(subscription)) else {
+            return Err(Error::new(Kind::NotFound, "NoTenant", "nobody owned this store yet: start the server on it"));
+        };
+        let owner = Bootstrap { tenant_id, subscription_id, ..fresh };
+        insert_owner(tx, &owner, "portolan-owner (recovered)", hash, now)?;
+        Ok(owner)
+    })
+    .await
+}
+
+/// The rows of an owner: application, service principal, secret, role.
+fn insert_owner(tx: &mut dyn Tx, b: &Bootstrap, name: &str, hash: Vec<u8>, now: Timestamp) -> Result<()> {
+    let owner = PrincipalRow {
+        object_id: Uuid::new_v4(),
+        app_id: Some(b.client_id),
+        kind: "ServicePrincipal".to_owned(),
+        display_name: name.to_owned(),
+        enabled: true,
+        valid_from: Timestamp(0),
+        created: now,
+        user_name: None,
+        properties: "{}".to_owned(),
+    };
+    meta::principal::insert(tx, &owner)?;
+    let application = ApplicationRow {
+        object_id: Uuid::new_v4(),
+        app_id: b.client_id,
+        display_name: owner.display_name.clone(),
+        properties: "{}".to_owned(),
+        created: now,
+    };
+    meta::application::insert(tx, &application)?;
+    let secret = CredentialRow {
+        id: Uuid::new_v4(),
+        owner: owner.object_id,
+        kind: CredentialKind::Password,
+        name: Some("bootstrap".to_owned()),
+        value: hash,
+        hint: None,
+        created: now,
+        starts: None,
+        expires: None,
+    };
+    meta::credential::insert(tx, &secret)?;
+    let role = AssignmentRow {
+        id: Uuid::new_v4(),
+        scope: ResourceId::subscription(&b.subscription_id),
+        principal: owner.object_id,
+        role: OWNER,
+        description: None,
+        condition: None,
+        created: now,
+        created_by: None,
+        updated: now,
+        updated_by: None,
+    };
+    Ok(meta::role::insert(tx, &role)?)
 }
 
 /// The principal, if tokens issued to it at that time are good.

@@ -149,3 +149,40 @@ async fn a_registry_moves_to_postgres_and_s3_though_the_move_is_killed() {
     pulled(&server.site().unwrap(), &images).await;
     server.terminate().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_owner_can_be_made_when_every_secret_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Child::start(&data, &[]).await.unwrap();
+    server.site().unwrap().make_registry("lost1").await.unwrap();
+    let (code, _, said) = portolan(&["recover-owner", "--data", path(&data)]);
+    assert_eq!(code, Some(3), "a server has it: {said}");
+    server.terminate().await.unwrap();
+
+    let bootstrap = data.join("bootstrap.json");
+    let before: Value = serde_json::from_slice(&std::fs::read(&bootstrap).unwrap()).unwrap();
+    std::fs::remove_file(&bootstrap).unwrap();
+    let (code, printed, said) = portolan(&["recover-owner", "--data", path(&data)]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(printed.trim_end().ends_with("bootstrap.json"), "{printed}");
+    let after: Value = serde_json::from_slice(&std::fs::read(&bootstrap).unwrap()).unwrap();
+    assert_eq!(after["tenantId"], before["tenantId"]);
+    assert_ne!(after["clientId"], before["clientId"]);
+    assert!(!format!("{printed}{said}").contains(after["clientSecret"].as_str().unwrap()), "shown in the file alone");
+
+    // The server takes it, and tells it the address it has now.
+    let server = Child::start(&data, &[]).await.unwrap();
+    let site = server.site().unwrap();
+    let found = site.arm("GET".parse().unwrap(), &Site::registry_path("lost1"), None).await.unwrap();
+    assert_eq!(found.status(), 200);
+    let text = |value: &Value, member: &str| value[member].as_str().unwrap().to_owned();
+    let (id, secret) = (text(&before, "clientId"), text(&before, "clientSecret"));
+    let old = site.sign_in(&id, &secret, &format!("{}/.default", site.url)).await.unwrap();
+    assert_eq!(old.status(), 200, "owners that there were stay");
+    server.terminate().await.unwrap();
+
+    let (code, _, said) = portolan(&["recover-owner", "--data", path(&dir.path().join("none"))]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("there is no store"), "{said}");
+}

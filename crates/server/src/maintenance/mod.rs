@@ -1,16 +1,18 @@
-//! Commands for whoever runs a store: `portolan check` and `portolan migrate`.
+//! Commands for whoever runs a store: `portolan check`, `migrate` and `recover-owner`.
 //!
-//! Both open a store as a server does, with the same settings, and work on it while no
+//! They open a store as a server does, with the same settings, and work on it while no
 //! server has it (what runs beside one is said where it is asked for).
 
 mod check;
 mod migrate;
 mod open;
+mod owner;
 mod progress;
 
 pub use check::{CheckArgs, check};
 pub use migrate::{MigrateArgs, migrate};
 pub(crate) use open::refuse_moved;
+pub use owner::{RecoverOwnerArgs, recover_owner};
 
 /// How a command says what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
