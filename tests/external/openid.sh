@@ -66,4 +66,4 @@ refuses "nor with a password" "AADSTS50034" az_as password login -u lin@example.
 check "somebody is disabled here" az ad user update --id grace@example.com --account-enabled false
 says "and comes in no more" "disabled" page grace@example.com
 # az shows the token that it has; the registry takes it no more.
-refuses "nor does what was signed in" "401|denied|not authorized|Unauthorized|login" az_as grace acr login --name "$REG.azurecr.io" --expose-token
+refuses "nor does what was signed in" "no longer valid" az_as grace acr login --name "$REG.azurecr.io" --expose-token
