@@ -16,7 +16,7 @@ use portolan_auth::access::{
 use portolan_server::http::Door;
 use portolan_server::http::route::Route;
 use portolan_service::Ctx;
-use portolan_service::directory::{ApplicationInput, PasswordInput, ServicePrincipalInput, UserInput};
+use portolan_service::directory::{ApplicationInput, Holder, PasswordInput, ServicePrincipalInput, UserInput};
 use portolan_service::roles::AssignmentInput;
 use portolan_testkit::Site;
 use portolan_types::{ResourceId, Secret, Timestamp};
@@ -242,8 +242,10 @@ impl World {
         let input = ApplicationInput { display_name: Some(name.to_owned()), ..ApplicationInput::default() };
         let application = service.create_application(&ctx, input).await.unwrap();
         let made = service.create_service_principal(&ctx, application.app_id, ServicePrincipalInput::default()).await;
-        let (_, secret) =
-            service.add_application_password(&ctx, application.object_id, &PasswordInput::default()).await.unwrap();
+        let (_, secret) = service
+            .add_password(&ctx, Holder::Application, application.object_id, &PasswordInput::default())
+            .await
+            .unwrap();
         (made.unwrap().object_id, application.app_id.to_string(), secret.into_exposed())
     }
 

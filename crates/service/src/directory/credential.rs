@@ -104,8 +104,10 @@ impl Credentials {
 
 /// Whose credentials: an application or a service principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holder {
+pub enum Holder {
+    /// An application.
     Application,
+    /// A service principal.
     ServicePrincipal,
 }
 
@@ -132,37 +134,9 @@ impl Holder {
 }
 
 impl Service {
-    /// Give an application another password. It is told here and never again.
-    pub async fn add_application_password(
-        &self,
-        ctx: &Ctx,
-        application: Uuid,
-        input: &PasswordInput,
-    ) -> Result<(PasswordInfo, Secret<String>)> {
-        self.add_password(ctx, Holder::Application, application, input).await
-    }
-
-    /// Give a service principal another password. It is told here and never again.
-    pub async fn add_principal_password(
-        &self,
-        ctx: &Ctx,
-        principal: Uuid,
-        input: &PasswordInput,
-    ) -> Result<(PasswordInfo, Secret<String>)> {
-        self.add_password(ctx, Holder::ServicePrincipal, principal, input).await
-    }
-
-    /// Take a password away from an application, and end the tokens got so far.
-    pub async fn remove_application_password(&self, ctx: &Ctx, application: Uuid, id: Uuid) -> Result<()> {
-        self.remove_password(ctx, Holder::Application, application, id).await
-    }
-
-    /// Take a password away from a service principal, and end the tokens got so far.
-    pub async fn remove_principal_password(&self, ctx: &Ctx, principal: Uuid, id: Uuid) -> Result<()> {
-        self.remove_password(ctx, Holder::ServicePrincipal, principal, id).await
-    }
-
-    async fn add_password(
+    /// Give an application or a service principal another password. It is told here and never
+    /// again.
+    pub async fn add_password(
         &self,
         ctx: &Ctx,
         holder: Holder,
@@ -200,7 +174,8 @@ impl Service {
         Ok((info, secret))
     }
 
-    async fn remove_password(&self, ctx: &Ctx, holder: Holder, owner: Uuid, id: Uuid) -> Result<()> {
+    /// Take a password away, and end the tokens got so far.
+    pub async fn remove_password(&self, ctx: &Ctx, holder: Holder, owner: Uuid, id: Uuid) -> Result<()> {
         self.may_write_directory(ctx)?;
         let now = ctx.now;
         self.alter(move |tx| {

@@ -26,7 +26,7 @@ mod query;
 mod user;
 
 pub use application::{Application, ApplicationInput};
-pub use credential::{Credentials, KeyInfo, KeyInput, PasswordInfo, PasswordInput};
+pub use credential::{Credentials, Holder, KeyInfo, KeyInput, PasswordInfo, PasswordInput};
 pub(crate) use federated::may_have as may_have_federated;
 pub use federated::{FederatedCredential, FederatedInput, Owner};
 pub use kind::PrincipalKind;

@@ -2,13 +2,13 @@
 
 use axum::body::Body;
 use http::{Method, StatusCode};
-use portolan_service::directory::{ApplicationInput, Owner};
+use portolan_service::directory::{ApplicationInput, Holder, Owner};
 use portolan_service::{Error, Kind};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::wire::{self, federated_input, key_id, no_passwords, password_input, take_keys};
-use super::{Ask, bad_request, id, no_such, no_such_method, no_such_path, read_object, take_text};
+use super::wire::{self, federated_input, no_passwords, take_keys};
+use super::{Ask, bad_request, id, no_such, no_such_method, no_such_path, password, read_object, take_text};
 use crate::http::{Response, respond};
 
 /// Members that Graph sets itself; command lines send them back.
@@ -21,8 +21,8 @@ pub(super) async fn handle(ask: &Ask<'_>, rest: &[String], body: Body) -> Result
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => one(ask, id, body).await,
-        ["addpassword"] => add_password(ask, id, body).await,
-        ["removepassword"] => remove_password(ask, id, body).await,
+        ["addpassword"] => password::add(ask, Holder::Application, id, body).await,
+        ["removepassword"] => password::remove(ask, Holder::Application, id, body).await,
         ["federatedidentitycredentials"] => credentials(ask, id, body).await,
         ["federatedidentitycredentials", _] => credential(ask, id, &inside[1], body).await,
         ["owners"] => ask.nothing(&Method::GET),
@@ -88,24 +88,6 @@ fn input(mut body: Map<String, Value>) -> Result<ApplicationInput, Error> {
         keys: take_keys(&mut body)?,
         properties: body,
     })
-}
-
-async fn add_password(ask: &Ask<'_>, id: Uuid, body: Body) -> Result<Response, Error> {
-    post_only(ask)?;
-    let input = password_input(read_object(body).await?)?;
-    let (info, secret) = ask.app.service.add_application_password(ask.ctx, id, &input).await?;
-    Ok(respond::json(StatusCode::OK, &wire::password(&info, Some(secret.expose()))))
-}
-
-async fn remove_password(ask: &Ask<'_>, id: Uuid, body: Body) -> Result<Response, Error> {
-    post_only(ask)?;
-    let which = key_id(read_object(body).await?)?;
-    ask.app.service.remove_application_password(ask.ctx, id, which).await?;
-    Ok(respond::empty(StatusCode::NO_CONTENT))
-}
-
-pub(super) fn post_only(ask: &Ask<'_>) -> Result<(), Error> {
-    if ask.method == Method::POST { Ok(()) } else { Err(no_such_method(ask.method)) }
 }
 
 async fn credentials(ask: &Ask<'_>, id: Uuid, body: Body) -> Result<Response, Error> {

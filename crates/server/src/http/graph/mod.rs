@@ -6,6 +6,7 @@
 //! of somebody is told the truth. Owners of applications likewise.
 
 mod application;
+mod password;
 mod principal;
 mod user;
 mod wire;
@@ -294,6 +295,11 @@ fn no_such_path() -> Error {
         "BadRequest",
         "Resource not found for the segment: this server has no such part of Graph.",
     )
+}
+
+/// Refuse every method but POST.
+fn post_only(ask: &Ask<'_>) -> Result<(), Error> {
+    if ask.method == Method::POST { Ok(()) } else { Err(no_such_method(ask.method)) }
 }
 
 fn no_such_method(method: &Method) -> Error {

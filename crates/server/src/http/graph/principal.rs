@@ -3,13 +3,13 @@
 use axum::body::Body;
 use http::{Method, StatusCode};
 use portolan_service::Error;
-use portolan_service::directory::ServicePrincipalInput;
+use portolan_service::directory::{Holder, ServicePrincipalInput};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::application::{app_id, post_only};
-use super::wire::{self, key_id, no_passwords, password_input, take_keys};
-use super::{Ask, bad_request, id, no_such_method, no_such_path, read_object, take_switch, take_text};
+use super::application::app_id;
+use super::wire::{self, no_passwords, take_keys};
+use super::{Ask, bad_request, id, no_such_method, no_such_path, password, read_object, take_switch, take_text};
 use crate::http::{Response, respond};
 
 /// Members that Graph sets itself; command lines send them back.
@@ -37,8 +37,8 @@ pub(super) async fn handle(ask: &Ask<'_>, rest: &[String], body: Body) -> Result
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => one(ask, id, body).await,
-        ["addpassword"] => add_password(ask, id, body).await,
-        ["removepassword"] => remove_password(ask, id, body).await,
+        ["addpassword"] => password::add(ask, Holder::ServicePrincipal, id, body).await,
+        ["removepassword"] => password::remove(ask, Holder::ServicePrincipal, id, body).await,
         ["owners" | "approleassignments" | "approleassignedto" | "oauth2permissiongrants" | "memberof"] => {
             ask.nothing(&Method::GET)
         }
@@ -102,18 +102,4 @@ fn input(mut body: Map<String, Value>) -> Result<ServicePrincipalInput, Error> {
         keys: take_keys(&mut body)?,
         properties: body,
     })
-}
-
-async fn add_password(ask: &Ask<'_>, id: Uuid, body: Body) -> Result<Response, Error> {
-    post_only(ask)?;
-    let input = password_input(read_object(body).await?)?;
-    let (info, secret) = ask.app.service.add_principal_password(ask.ctx, id, &input).await?;
-    Ok(respond::json(StatusCode::OK, &wire::password(&info, Some(secret.expose()))))
-}
-
-async fn remove_password(ask: &Ask<'_>, id: Uuid, body: Body) -> Result<Response, Error> {
-    post_only(ask)?;
-    let which = key_id(read_object(body).await?)?;
-    ask.app.service.remove_principal_password(ask.ctx, id, which).await?;
-    Ok(respond::empty(StatusCode::NO_CONTENT))
 }

@@ -7,8 +7,7 @@ use portolan_service::directory::UserInput;
 use portolan_types::Secret;
 use serde_json::{Map, Value, json};
 
-use super::application::post_only;
-use super::{Ask, bad_request, no_such_method, no_such_path, read_object, take_switch, take_text, wire};
+use super::{Ask, bad_request, no_such_method, no_such_path, post_only, read_object, take_switch, take_text, wire};
 use crate::http::{Response, respond};
 
 /// Members that Graph sets itself; command lines send them back.
