@@ -118,6 +118,25 @@ pub struct BuildRequest {
     pub labels: Vec<(String, String)>,
 }
 
+impl BuildRequest {
+    /// A build of `dockerfile` from `context` for `platform`, with nothing else asked for.
+    pub fn new(context: BuildContext, dockerfile: Vec<u8>, platform: Platform, created: Timestamp) -> BuildRequest {
+        BuildRequest {
+            context,
+            dockerfile,
+            dockerfile_name: "Dockerfile".to_owned(),
+            ignore: None,
+            build_args: Vec::new(),
+            secret_args: Vec::new(),
+            target: None,
+            platform,
+            no_cache: false,
+            created,
+            labels: Vec::new(),
+        }
+    }
+}
+
 impl fmt::Debug for BuildRequest {
     /// Without the Dockerfile's text and without the values of arguments, which may be
     /// secret.

@@ -134,19 +134,8 @@ impl Kitchen {
     }
 
     pub(crate) fn request(&self, dockerfile: &str) -> BuildRequest {
-        BuildRequest {
-            context: self.context().into(),
-            dockerfile: dockerfile.as_bytes().to_vec(),
-            dockerfile_name: "Dockerfile".into(),
-            ignore: None,
-            build_args: Vec::new(),
-            secret_args: Vec::new(),
-            target: None,
-            platform: Platform::host(),
-            no_cache: false,
-            created: Timestamp::parse("2026-01-02T03:04:05Z").unwrap(),
-            labels: Vec::new(),
-        }
+        let created = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
+        BuildRequest::new(self.context().into(), dockerfile.as_bytes().to_vec(), Platform::host(), created)
     }
 
     pub(crate) fn run(&self, request: &BuildRequest) -> Outcome {

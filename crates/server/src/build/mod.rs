@@ -10,6 +10,7 @@
 mod content;
 mod images;
 mod run;
+mod source;
 mod steps;
 mod upstream;
 
