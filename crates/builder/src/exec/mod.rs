@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use portolan_types::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -96,6 +97,19 @@ pub enum StepMount {
         /// How much it may hold.
         bytes_max: Option<u64>,
     },
+    /// A file that is only in memory, and gone with the step.
+    Secret {
+        /// Absolute path inside the step.
+        target: String,
+        /// What it says.
+        value: Secret<Vec<u8>>,
+        /// Its permission bits.
+        mode: u32,
+        /// Whom it belongs to inside the step.
+        uid: u32,
+        /// Its group inside the step.
+        gid: u32,
+    },
 }
 
 /// One step.
@@ -113,10 +127,28 @@ pub struct StepSpec<'a> {
     pub user: User,
     /// What it may use.
     pub limits: StepLimits,
-    /// What else it sees.
+    /// What else it sees, in the order in which it is mounted.
     pub mounts: Vec<StepMount>,
-    /// Whether it shares the host's network; without it there is only a loopback device.
-    pub network: bool,
+    /// Variables whose values nobody may see but the step's program: they take the place of
+    /// others of the same name.
+    pub secret_env: Vec<(String, Secret<String>)>,
+    /// What it can reach.
+    pub network: Network,
+    /// `RUN --security=insecure`: with every capability and nothing of the kernel hidden.
+    /// Whoever may say this may do anything to the machine.
+    pub insecure: bool,
+}
+
+/// What a step can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// What the engine gives to steps.
+    #[default]
+    Default,
+    /// A loopback device and nothing else.
+    None,
+    /// The network of the host.
+    Host,
 }
 
 /// Where a piece of output came from.
@@ -202,6 +234,7 @@ fn job(step: &StepSpec<'_>, root: BorrowedFd<'_>, stubs: &mut Stubs, lock_device
         let (target, dir) = match mount {
             StepMount::Bind { source, target, .. } => (target, std::fs::metadata(source)?.is_dir()),
             StepMount::Tmpfs { target, .. } => (target, true),
+            StepMount::Secret { target, .. } => (target, false),
         };
         let place = stubs.place(root, target, dir)?.filter(|place| !place.as_os_str().is_empty());
         let place =
@@ -209,6 +242,13 @@ fn job(step: &StepSpec<'_>, root: BorrowedFd<'_>, stubs: &mut Stubs, lock_device
         mounts.push(match mount {
             StepMount::Bind { writable, .. } => JobMount::Bind { target: inner(place)?, writable: *writable },
             StepMount::Tmpfs { bytes_max, .. } => JobMount::Tmpfs { target: inner(place)?, bytes_max: *bytes_max },
+            StepMount::Secret { value, mode, uid, gid, .. } => JobMount::Secret {
+                target: inner(place)?,
+                value: value.expose().clone(),
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            },
         });
     }
     let mut files = Vec::new();
@@ -219,6 +259,8 @@ fn job(step: &StepSpec<'_>, root: BorrowedFd<'_>, stubs: &mut Stubs, lock_device
         }
     }
     let mut env = step.env.clone();
+    env.retain(|(name, _)| step.secret_env.iter().all(|(secret, _)| secret != name));
+    env.extend(step.secret_env.iter().map(|(name, value)| (name.clone(), value.expose().clone())));
     for (name, value) in [("PATH", PATH_DEFAULT), ("HOME", &step.user.home)] {
         if !env.iter().any(|(key, _)| key == name) {
             env.push((name.to_owned(), value.to_owned()));
@@ -237,7 +279,8 @@ fn job(step: &StepSpec<'_>, root: BorrowedFd<'_>, stubs: &mut Stubs, lock_device
         gid: step.user.gid,
         groups: step.user.groups.clone(),
         hostname: HOSTNAME.to_owned(),
-        network: step.network,
+        network: step.network != Network::None,
+        insecure: step.insecure,
         lock_devices,
         mounts,
         files,

@@ -22,6 +22,51 @@ pub(super) const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// All that Linux has, for `--security=insecure`. Source: capabilities(7).
+const CAPABILITIES_ALL: [&str; 41] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_AUDIT_WRITE",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_KILL",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYSLOG",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
+];
+
 /// Files of the kernel that tell about the host. Source: moby `oci/defaults.go`.
 const MASKED: [&str; 12] = [
     "/proc/asound",
@@ -47,7 +92,13 @@ const OPEN_FILES_MAX: u64 = 65_536;
 
 /// The configuration. `root` is where the root file system is mounted; `bind(i)` where the
 /// i-th bind's source is; `file(i)` where the i-th generated file is.
-pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: impl Fn(usize) -> String) -> Value {
+pub(super) fn spec(
+    job: &Job,
+    root: &str,
+    bind: impl Fn(usize) -> String,
+    file: impl Fn(usize) -> String,
+    secret: impl Fn(usize) -> String,
+) -> Value {
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": dev_options(job.lock_devices)}),
@@ -56,9 +107,10 @@ pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: 
         json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", if job.insecure { "rw" } else { "ro" }]}),
     ];
     let mut binds = 0;
+    let mut secrets = 0;
     for mount in &job.mounts {
         mounts.push(match mount {
             JobMount::Bind { target, writable } => {
@@ -72,6 +124,12 @@ pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: 
                 options.extend(bytes_max.map(|bytes| format!("size={bytes}")));
                 json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
             }
+            JobMount::Secret { target, .. } => {
+                let source = secret(secrets);
+                secrets += 1;
+                json!({"destination": target, "type": "bind", "source": source,
+                       "options": ["bind", "ro", "nosuid", "nodev", "noexec"]})
+            }
         });
     }
     for (index, (target, _)) in job.files.iter().enumerate() {
@@ -83,6 +141,10 @@ pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: 
         namespaces.push(json!({"type": "network"}));
     }
     let hard = open_files_hard().min(1_048_576);
+    let (capabilities, masked, read_only) = match job.insecure {
+        true => (&CAPABILITIES_ALL[..], &[][..], &[][..]),
+        false => (&CAPABILITIES[..], &MASKED[..], &READ_ONLY[..]),
+    };
     // Arguments and environment are not here: they go to the program directly. `HOME` only
     // keeps the runtime from looking it up with the image's own name service modules.
     json!({
@@ -94,7 +156,7 @@ pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: 
             "env": ["PATH=/", "HOME=/"],
             "cwd": job.cwd,
             "capabilities": {
-                "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES,
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
                 "inheritable": [], "ambient": []
             },
             "rlimits": [
@@ -107,8 +169,8 @@ pub(super) fn spec(job: &Job, root: &str, bind: impl Fn(usize) -> String, file: 
         "mounts": mounts,
         "linux": {
             "namespaces": namespaces,
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "maskedPaths": masked,
+            "readonlyPaths": read_only,
             "cgroupsPath": ""
         }
     })

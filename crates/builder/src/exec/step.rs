@@ -21,7 +21,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change, mount_remount, move_mount,
@@ -190,7 +190,18 @@ fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         fs::write(base.join(format!("file{index}")), text)?;
         rustix::fs::chmod(base.join(format!("file{index}")), Mode::from_raw_mode(0o644))?;
     }
-    let spec = spec::spec(job, &format!("{BASE}/root"), |i| format!("{BASE}/bind{i}"), |i| format!("{BASE}/file{i}"));
+    for (index, mount) in job.mounts.iter().filter(|mount| matches!(mount, JobMount::Secret { .. })).enumerate() {
+        let JobMount::Secret { value, mode, uid, gid, .. } = mount else { continue };
+        let path = base.join(format!("secret{index}"));
+        fs::write(&path, "")?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(0o600))?;
+        fs::write(&path, value)?;
+        rustix::fs::chown(&path, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
+        // After the owner: a change of owner takes bits away.
+        rustix::fs::chmod(&path, Mode::from_raw_mode(*mode))?;
+    }
+    let at = |what: &'static str| move |i: usize| format!("{BASE}/{what}{i}");
+    let spec = spec::spec(job, &format!("{BASE}/root"), at("bind"), at("file"), at("secret"));
     fs::write(base.join("config.json"), serde_json::to_vec(&spec)?)
 }
 

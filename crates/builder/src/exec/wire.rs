@@ -21,7 +21,9 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(super) const DESCRIPTORS_MAX: usize = 250;
 
 /// Engine to step process, once, with the root's descriptor and one for each bind.
-#[derive(Debug, Serialize, Deserialize)]
+///
+/// Not to be printed: it holds secrets.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Job {
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
@@ -31,6 +33,8 @@ pub(super) struct Job {
     pub groups: Vec<u32>,
     pub hostname: String,
     pub network: bool,
+    /// With every capability and nothing hidden.
+    pub insecure: bool,
     /// No device can be opened but those of `/dev`, and none be made there: for machines
     /// where no cgroup says which devices are allowed.
     pub lock_devices: bool,
@@ -40,10 +44,12 @@ pub(super) struct Job {
 }
 
 /// A mount; binds take the descriptors after the root's, in order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) enum JobMount {
     Bind { target: String, writable: bool },
     Tmpfs { target: String, bytes_max: Option<u64> },
+    /// A file on the step process's own file system in memory, owned as the step sees it.
+    Secret { target: String, value: Vec<u8>, mode: u32, uid: u32, gid: u32 },
 }
 
 /// Step process to engine.

@@ -135,7 +135,9 @@ impl Crew<'_> {
             user,
             limits: engine.config.limits,
             mounts,
-            network: run.network,
+            secret_env: Vec::new(),
+            network: if run.network { exec::Network::Default } else { exec::Network::None },
+            insecure: false,
         };
         let config = ExecConfig {
             step_command: engine.config.step_command.clone(),

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use portolan_builder::Cancel;
-use portolan_builder::exec::{self, ExecError, StepLimits, StepMount, Stream};
+use portolan_builder::exec::{self, ExecError, Network, StepLimits, StepMount, Stream};
 use portolan_builder::user::User;
 
 use crate::support::{Lab, name, step};
@@ -150,7 +150,7 @@ fn mounts_and_the_network_are_as_told() {
         active.root(),
         "cat /var/cache/kept /run/secrets/s; echo >/run/secrets/s; echo new > /var/cache/new; echo t > /scratch/t; echo devices $(grep -c : /proc/net/dev)",
     );
-    spec.network = false;
+    spec.network = Network::None;
     spec.mounts = vec![
         StepMount::Bind { source: cache.clone(), target: "/var/cache".to_owned(), writable: true },
         StepMount::Bind { source: single, target: "/run/secrets/s".to_owned(), writable: false },

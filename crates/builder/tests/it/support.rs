@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use portolan_builder::Cancel;
 use portolan_builder::diff::{Layer, write_layer};
-use portolan_builder::exec::{self, ExecConfig, ExecError, Exit, StepLimits, StepSpec, Stream};
+use portolan_builder::exec::{self, ExecConfig, ExecError, Exit, Network, StepLimits, StepSpec, Stream};
 use portolan_builder::ports::{Content, ContentWriter};
 use portolan_builder::snapshot::{Active, Chain, Store};
 use portolan_builder::user::User;
@@ -252,7 +252,9 @@ pub fn step<'a>(root: &'a Path, script: &str) -> StepSpec<'a> {
         user: User::root(),
         limits: StepLimits::default(),
         mounts: Vec::new(),
-        network: true,
+        secret_env: Vec::new(),
+        network: Network::Default,
+        insecure: false,
     }
 }
 
