@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Builds the same Dockerfiles with docker's BuildKit and with ours, and compares what comes out.
+"""Builds the same Dockerfiles with docker (BuildKit and classic), with buildah and with ours,
+and compares what comes out.
 
 usage: compare.py [NAME-GLOB…]        (run by compare.sh, which sets the environment)
 
@@ -11,8 +12,12 @@ Cases are in compare/*.txt, many in a file:
     expect: refused                      both must refuse (nothing else is compared)
     expect: ours refuses: reason         only ours must
     expect: docker refuses: reason       only docker must, with what is newer than it
-    differs: tree /etc/hosts*: reason    a difference that is known and must occur
+    differs: tree /etc/hosts*: reason    a difference that is known and must occur; classic
+                                         docker or buildah must be on our side
+    alone: tree /x mode: reason          the same, where none of the three is on our side
     --- Dockerfile                       a file of the context, with its text
+    --- Dockerfile.docker                the same build in words that the others know, for
+                                         what is newer than they; not part of the context
     --- dir/                             a directory
     --- name -> target                   a symbolic link
     --- name => other                    a hard link
@@ -27,6 +32,10 @@ Compared are: the image configuration without what names a build (times, host, d
 history's instructions and empty layers, the number of layers, and the file tree that the
 layers amount to: type, mode, owner, size, link target, content, names of a hard link,
 device numbers, extended attributes and, for what is older than the test, the mtime.
+
+BuildKit is what ours must equal. The others are witnesses: they confirm, or not, where ours and
+BuildKit differ, and they judge where BuildKit has no answer. Of their answers the history, the
+number of layers and the places that they mount things on do not count.
 
 What later releases of BuildKit changed everywhere is taken for equal: this docker loses the
 times of a context's directories that have something in them, and leaves --chown, --chmod,
@@ -48,6 +57,7 @@ import ssl
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -60,6 +70,9 @@ OLD = 981173106  # the mtime of what says no other
 START = time.time()
 RECENT = START - 86400
 PARALLEL = 2
+WITNESSES = os.environ.get("COMPARE_WITNESSES", "1") != "0"
+COUNTING = threading.Lock()
+COUNTS = {"facts": 0, "classic": [0, 0], "buildah": [0, 0]}
 
 # --- cases ------------------------------------------------------------------------------
 
@@ -67,6 +80,7 @@ PARALLEL = 2
 class Case:
     def __init__(self, name):
         self.name, self.args, self.refuse, self.differs, self.files = name, [], set(), [], []
+        self.old_words = None
 
 
 def unescape(text):
@@ -115,11 +129,16 @@ def read_cases():
             elif line.startswith("expect:"):
                 who = line[7:].split()[0]
                 case.refuse = {"refused": {"docker", "ours"}, "ours": {"ours"}, "docker": {"docker"}}[who]
-            elif line.startswith("differs:"):
-                what, _, reason = line[8:].strip().partition(": ")
-                case.differs.append((what, reason))
+            elif line.startswith(("differs:", "alone:")):
+                kind, _, rest = line.partition(":")
+                what, _, reason = rest.strip().partition(": ")
+                case.differs.append((what, reason, kind == "alone"))
             elif line.strip() and not line.startswith("#"):
                 sys.exit(f"{path}:{number}: not understood: {line}")
+    for case in cases:
+        for file in [f for f in case.files if f["name"] == "Dockerfile.docker"]:
+            case.old_words = file["body"]
+            case.files.remove(file)
     names = [case.name for case in cases]
     for name in names:
         if names.count(name) > 1:
@@ -247,19 +266,48 @@ def tree_of(layers):
     return {path: dict(entry, names=sorted(names[id(entry)])) for path, entry in tree.items()}
 
 
-def build_docker(case, context, tag):
-    env = dict(os.environ, DOCKER_BUILDKIT="1")
+def arguments(case, context):
+    """Arguments of the command line for the other builders."""
     args = [arg.replace("%CTX", str(context)) for arg in case.args]
-    argv = ["/usr/bin/docker", "build", "--progress", "plain", "--network", "host", "-t", tag, *args, str(context)]
-    done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-    if done.returncode != 0:
-        return None, done.stdout.decode(errors="replace")
-    saved = subprocess.run(["/usr/bin/docker", "save", tag], stdout=subprocess.PIPE, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+    if case.old_words is not None:
+        path = context.with_suffix(".docker")
+        path.write_bytes(case.old_words)
+        args += ["-f", str(path)]
+    return args
+
+
+def saved(archive_bytes):
+    """Configuration and layers of a docker archive."""
+    with tarfile.open(fileobj=io.BytesIO(archive_bytes)) as tar:
         manifest = json.load(tar.extractfile("manifest.json"))[0]
         config = json.load(tar.extractfile(manifest["Config"]))
-        layers = [tar.extractfile(name).read() for name in manifest["Layers"]]  # follows links
-    return (config, layers), done.stdout.decode(errors="replace")
+        return config, [tar.extractfile(name).read() for name in manifest["Layers"]]  # follows links
+
+
+def build_docker(case, context, tag, buildkit):
+    env = dict(os.environ, DOCKER_BUILDKIT="1" if buildkit else "0")
+    plain = ["--progress", "plain"] if buildkit else []
+    argv = ["/usr/bin/docker", "build", *plain, "--network", "host", "-t", tag, *arguments(case, context), str(context)]
+    done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    image = None
+    if done.returncode == 0:
+        image = saved(subprocess.run(["/usr/bin/docker", "save", tag], stdout=subprocess.PIPE, check=True).stdout)
+        subprocess.run(["/usr/bin/docker", "rmi", "-f", tag], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return image, done.stdout.decode(errors="replace")
+
+
+def build_buildah(case, context, tag):
+    argv = ["buildah", "bud", "--network", "host", "--pull-never", "--format", "docker", "-t", tag]
+    argv += [*arguments(case, context), str(context)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    image = None
+    if done.returncode == 0:
+        path = context.with_suffix(".saved")
+        subprocess.run(["buildah", "push", "-q", tag, f"docker-archive:{path}:{tag}"], check=True)
+        image = saved(path.read_bytes())
+        path.unlink()
+        subprocess.run(["buildah", "rmi", "-f", tag], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return image, done.stdout.decode(errors="replace")
 
 
 def opener():
@@ -313,18 +361,45 @@ def flat_config(config):
     return out | inner
 
 
-def differences(docker, ours):
+def facts(image):
+    """All that is compared with every builder: `what` -> value."""
+    config, layers = image
+    out = flat_config(config)
+    for path, entry in tree_of(layers).items():
+        for key, value in entry.items():
+            if key != "sha256" or "text" not in entry:
+                out[f"tree {path} {key}"] = value
+    return out
+
+
+def pairs(theirs, mine):
+    """What differs between the facts of two images, as (what, theirs, mine)."""
+    absent = {w.rsplit(" ", 1)[0] for w in theirs.keys() ^ mine.keys() if w.startswith("tree ") and w.endswith(" type")}
+    for what in sorted(theirs.keys() | mine.keys()):
+        left, right = theirs.get(what), mine.get(what)
+        if what.startswith("tree "):
+            of = what.rsplit(" ", 1)[0]
+            if of in absent:
+                if what.endswith(" type"):
+                    yield of, left, right
+                continue
+            if what.endswith(" mtime") and left == "recent" and theirs.get(f"{of} type") == "dir":
+                continue
+        if left != right:
+            yield what, left, right
+
+
+def differences(docker, ours, history):
     """Lines `what: docker has …, ours has …`."""
-    out = []
+    out = [(what, f"docker {left!r}, ours {right!r}") for what, left, right in pairs(facts(docker), facts(ours))]
+    if not history:
+        return out
 
     def differ(what, theirs, mine):
         if theirs != mine:
             out.append((what, f"docker {theirs!r}, ours {mine!r}"))
 
     (their_config, their_layers), (my_config, my_layers) = docker, ours
-    theirs, mine = flat_config(their_config), flat_config(my_config)
-    for key in sorted(theirs.keys() | mine.keys()):
-        differ(key, theirs.get(key), mine.get(key))
     histories = [
         [(instruction(h.get("created_by", "")), h.get("empty_layer", False)) for h in config.get("history", [])]
         for config in (their_config, my_config)
@@ -335,18 +410,18 @@ def differences(docker, ours):
     kept = sum(1 for _, empty in histories[1] if not empty)
     if kept != len(my_layers):
         out.append(("layers", f"our history speaks of {kept} layers, there are {len(my_layers)}"))
-    theirs, mine = tree_of(their_layers), tree_of(my_layers)
-    for path in sorted(theirs.keys() | mine.keys()):
-        if path not in theirs or path not in mine:
-            entry = theirs.get(path) or mine[path]
-            out.append((f"tree {path}", f"only {'docker' if path in theirs else 'ours'} has it: {entry}"))
-            continue
-        if theirs[path]["type"] == "dir" and theirs[path]["mtime"] == "recent":
-            mine[path]["mtime"] = "recent"
-        for key in sorted(theirs[path].keys() | mine[path].keys()):
-            if key != "sha256" or "text" not in theirs[path]:
-                differ(f"tree {path} {key}", theirs[path].get(key), mine[path].get(key))
     return out
+
+
+# Where the other builders mount things while a step runs, and what they add of their own.
+WITNESS_SKIPS = re.compile(
+    r"tree /(?:dev|proc|sys|run|etc)(?: |/|$)|tree /\S* mtime$|config (?:parent|Labels|Hostname|Image|author|Domainname|ArgsEscaped)$"
+)
+
+
+def against(witness, ours):
+    """In what ours differs from a witness, of what a witness is asked."""
+    return {what: (left, right) for what, left, right in pairs(witness, ours) if not WITNESS_SKIPS.match(what)}
 
 
 def run(case, number):
@@ -355,36 +430,57 @@ def run(case, number):
     context = WORK / f"{os.getpid()}-{number}"
     write_context(case, context)
     tag = f"compare/c{number}:t"
-    docker, docker_log = build_docker(case, context, tag)
+    docker, docker_log = build_docker(case, context, tag, True)
     ours, our_log = build_ours(case, context, tag)
+    witnesses = {}
+    if WITNESSES:
+        witnesses["classic"] = build_docker(case, context, f"compare/classic{number}:t", False)
+        witnesses["buildah"] = build_buildah(case, context, f"compare/buildah{number}:t")
 
     def last(log):
         return "\n".join(log.strip().splitlines()[-25:])
 
     verbose = os.environ.get("COMPARE_VERBOSE")
+    said = [f"docker said:\n{last(docker_log)}\nours said:\n{last(our_log)}"]
     if case.refuse:
-        said = [f"docker said:\n{last(docker_log)}\nours said:\n{last(our_log)}"]
         refused = {name for name, image in (("docker", docker), ("ours", ours)) if image is None}
-        if refused == case.refuse:
-            return [], said if verbose else []
-        return [f"refused by {sorted(refused)}, not by {sorted(case.refuse)}", *said], []
-    if docker is None:
-        return [f"docker failed:\n{last(docker_log)}"], []
-    if ours is None:
-        return [f"ours failed:\n{last(our_log)}"], []
+        if refused != case.refuse:
+            return [f"refused by {sorted(refused)}, not by {sorted(case.refuse)}", *said], []
+    elif docker is None or ours is None:
+        return ["docker failed" if docker is None else "ours failed", *said], []
+
     wrong, allowed, met = [], [], set()
-    for what, text in differences(docker, ours):
-        for pattern, _ in case.differs:
-            if fnmatch.fnmatchcase(what, pattern):
-                met.add(pattern)
-                allowed.append(f"{what}: {text}")
-                break
-        else:
-            wrong.append(f"{what}: {text}")
-    wrong += [f"differs no longer: {pattern}" for pattern, _ in case.differs if pattern not in met]
-    subprocess.run(["/usr/bin/docker", "rmi", "-f", tag], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    mine = facts(ours) if ours else {}
+    theirs = {name: facts(image) for name, (image, _) in witnesses.items() if image}
+    found = {name: against(other, mine) for name, other in theirs.items()} if ours else {}
+    if docker and ours:
+        for what, text in differences(docker, ours, case.old_words is None):
+            for pattern, _, alone in case.differs:
+                if fnmatch.fnmatchcase(what, pattern):
+                    met.add(pattern)
+                    sides = [name for name in found if not any(w == what or w.startswith(what) for w in found[name])]
+                    allowed.append(f"{what}: {text}; with us: {', '.join(sides) or 'nobody'}")
+                    if what.startswith(("tree", "config")) and WITNESSES and not sides and not alone:
+                        wrong.append(f"{what}: {text}; neither classic docker nor buildah is on our side")
+                    break
+            else:
+                wrong.append(f"{what}: {text}")
+        wrong += [f"differs no longer: {pattern}" for pattern, _, _ in case.differs if pattern not in met]
+    elif ours:
+        # Only ours takes it, of docker's own: then whoever else takes it is to agree.
+        for name in found:
+            for what, (left, right) in found[name].items():
+                if not any(fnmatch.fnmatchcase(what, pattern) for pattern, _, _ in case.differs):
+                    wrong.append(f"{what}: {name} {left!r}, ours {right!r}")
+    with COUNTING:
+        for name in found:
+            COUNTS[name][0] += len(mine) - len(found[name])
+            COUNTS[name][1] += len(found[name])
+        COUNTS["facts"] += len(mine)
+    for name in found if verbose else ():
+        allowed += [f"({name}) {what}: {left!r}, ours {right!r}" for what, (left, right) in found[name].items()]
     shutil.rmtree(context, ignore_errors=True)
-    return wrong, allowed if verbose else []
+    return wrong, (allowed + (said if case.refuse else [])) if verbose else []
 
 
 def main():
@@ -407,6 +503,9 @@ def main():
                 print("    " + line)
             sys.stdout.flush()
     print(f"compared {len(cases)} builds in {time.time() - START:.0f} s, {bad} differ")
+    for name in ("classic", "buildah"):
+        same, other = COUNTS[name]
+        print(f"{name}: {same} facts as ours, {other} otherwise (of {COUNTS['facts']} in all)")
     sys.exit(1 if bad else 0)
 
 

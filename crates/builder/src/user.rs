@@ -35,7 +35,8 @@ impl User {
 /// `uid:gid` and their mixtures; an empty text is root. The error is a sentence.
 ///
 /// A number need not be in the image's files; its group is then 0. Supplementary groups
-/// count only when `spec` names no group.
+/// count only when `spec` names no group; the primary group is always one of them, as in
+/// docker since CVE-2022-36109: else a process could drop what its group forbids it.
 pub fn lookup(root: &Path, spec: &str) -> Result<User, String> {
     let accounts = Accounts::read(root)?;
     let (user, group) = split(spec);
@@ -57,12 +58,12 @@ pub fn lookup(root: &Path, spec: &str) -> Result<User, String> {
                 .filter(|group| group.members.split(',').any(|name| name == found.name))
                 .map(|group| group.gid)
                 .collect();
-            result.groups.retain(|gid| *gid != result.gid);
-            result.groups.sort_unstable();
-            result.groups.dedup();
         }
         (None, None) => {}
     }
+    result.groups.push(result.gid);
+    result.groups.sort_unstable();
+    result.groups.dedup();
     if result.home.is_empty() {
         result.home = "/".to_owned();
     }
@@ -176,7 +177,7 @@ mod tests {
         let user = |uid, gid, groups: &[u32], home: &str| {
             Ok(User { uid, gid, groups: groups.to_vec(), home: home.to_owned() })
         };
-        assert_eq!(lookup(root.path(), ""), user(0, 0, &[], "/"));
+        assert_eq!(lookup(root.path(), ""), user(0, 0, &[0], "/"));
         std::fs::write(
             root.path().join("etc/passwd"),
             "root:x:0:0:root:/root:/bin/sh\n# x\nbroken\napp:x:1000:1001:::\n7:x:8:9::/seven:\n",
@@ -187,14 +188,14 @@ mod tests {
             "root:x:0:app\napp:x:1001:\nwheel:x:10:root,app\nvideo:x:44:app,x\n",
         )
         .unwrap();
-        assert_eq!(lookup(root.path(), ""), user(0, 0, &[10], "/root"));
-        assert_eq!(lookup(root.path(), "app"), user(1000, 1001, &[0, 10, 44], "/"));
+        assert_eq!(lookup(root.path(), ""), user(0, 0, &[0, 10], "/root"));
+        assert_eq!(lookup(root.path(), "app"), user(1000, 1001, &[0, 10, 44, 1001], "/"));
         assert_eq!(lookup(root.path(), "1000"), lookup(root.path(), "app"));
-        assert_eq!(lookup(root.path(), "app:wheel"), user(1000, 10, &[], "/"));
+        assert_eq!(lookup(root.path(), "app:wheel"), user(1000, 10, &[10], "/"));
         assert_eq!(lookup(root.path(), "app:"), lookup(root.path(), "app"));
-        assert_eq!(lookup(root.path(), "5000:6000"), user(5000, 6000, &[], "/"));
-        assert_eq!(lookup(root.path(), "5000"), user(5000, 0, &[], "/"));
-        assert_eq!(lookup(root.path(), "7"), user(8, 9, &[], "/seven"));
+        assert_eq!(lookup(root.path(), "5000:6000"), user(5000, 6000, &[6000], "/"));
+        assert_eq!(lookup(root.path(), "5000"), user(5000, 0, &[0], "/"));
+        assert_eq!(lookup(root.path(), "7"), user(8, 9, &[9], "/seven"));
         assert!(lookup(root.path(), "nobody").unwrap_err().contains("unable to find user nobody"));
         assert!(lookup(root.path(), "app:nothing").unwrap_err().contains("unable to find group nothing"));
         assert!(lookup(root.path(), "4000000000").is_err());
