@@ -11,6 +11,7 @@ pub mod digest;
 pub mod ids;
 pub mod ignore;
 pub mod limits;
+pub mod listing;
 pub mod media_type;
 pub mod names;
 pub mod net;
