@@ -2,6 +2,7 @@
 //! expanded. A file becomes global arguments and stages.
 
 mod flags;
+mod mount;
 mod read;
 
 use portolan_types::oci::Healthcheck;
@@ -9,7 +10,8 @@ use portolan_types::oci::Healthcheck;
 use crate::error::{Fault, Span};
 use crate::parse::Dockerfile;
 
-pub(crate) use read::instruction;
+pub(crate) use mount::{Mount, MountKind, Sharing};
+pub(crate) use read::{instruction, is_remote};
 
 /// A Dockerfile by stages.
 #[derive(Debug)]
@@ -86,8 +88,31 @@ pub(crate) struct CommandLine {
 pub(crate) struct Run {
     pub(crate) line: CommandLine,
     pub(crate) documents: Vec<Document>,
-    /// `--network=none` or not.
-    pub(crate) network: bool,
+    /// In the order in which they are written.
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) network: NetworkMode,
+    pub(crate) security: Security,
+}
+
+/// `RUN --network`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum NetworkMode {
+    /// As the server has it.
+    #[default]
+    Default,
+    /// No network at all.
+    None,
+    /// The host's own.
+    Host,
+}
+
+/// `RUN --security`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Security {
+    #[default]
+    Sandbox,
+    /// Without what keeps a step in.
+    Insecure,
 }
 
 /// `COPY` and `ADD`.
@@ -97,6 +122,7 @@ pub(crate) struct Copy {
     pub(crate) add: bool,
     /// Whether local archives are unpacked.
     pub(crate) unpack: bool,
+    /// Paths and patterns; of `ADD` also URLs and git addresses ([`is_remote`]).
     pub(crate) sources: Vec<String>,
     /// Sources written in place.
     pub(crate) documents: Vec<Document>,
@@ -104,7 +130,18 @@ pub(crate) struct Copy {
     /// A stage's name or number, or an image.
     pub(crate) from: Option<String>,
     pub(crate) chown: Option<String>,
+    /// Octal, or symbolic as in `u=rwX,go=rX`.
     pub(crate) chmod: Option<String>,
+    /// The layer is made without looking at what is below it.
+    pub(crate) link: bool,
+    /// Sources keep the folders they are in.
+    pub(crate) parents: bool,
+    /// Patterns of what is left out.
+    pub(crate) exclude: Vec<String>,
+    /// What a download must have, or the commit that a git address must lead to.
+    pub(crate) checksum: Option<String>,
+    /// Whether `.git` of a git address is kept.
+    pub(crate) keep_git_dir: bool,
 }
 
 /// A here-document.
@@ -115,6 +152,11 @@ pub(crate) struct Document {
     /// As it stood, leading tabs included, for handing on to a shell.
     pub(crate) raw: String,
     pub(crate) expand: bool,
+}
+
+/// Whether a path is the root folder, however it is written.
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| matches!(part, "" | "." | ".."))
 }
 
 /// Read a parsed file.

@@ -3,7 +3,7 @@
 use portolan_types::oci::Healthcheck;
 
 use super::flags::Flags;
-use super::{Command, CommandLine, Copy, Document, Instruction, Pair, Run, Stage};
+use super::{Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security, Stage};
 use crate::error::{Fault, suggest};
 use crate::parse::{Heredoc, Node, heredoc_word, json_strings, words};
 
@@ -30,6 +30,9 @@ const KEYWORDS: [&str; 18] = [
 
 /// Sources of one COPY, words of one EXPOSE and the like, at most.
 const ARGUMENTS_MAX: usize = 10_000;
+
+/// Mounts of one RUN.
+const MOUNTS_MAX: usize = 128;
 
 /// Read `FROM`.
 pub(super) fn stage(node: &Node) -> Result<Stage, Fault> {
@@ -219,66 +222,56 @@ impl Reader<'_> {
 
     fn run(&self) -> Result<Run, Fault> {
         let mut flags = self.flags();
-        let later = |what: &str, hint: &str| Err(self.fault(format!("RUN {what} is not available yet")).hint(hint));
-        if let Some(mount) = flags.all("mount")?.first() {
-            let hint = match mount.split(',').find_map(|part| part.strip_prefix("type=")) {
-                Some("secret") => "pass the value as a secret build argument instead: --secret-build-arg",
-                Some("cache") => "leave the flag out: the step works without the cache",
-                _ => "copy what the step needs with COPY before it",
-            };
-            return later(&format!("--mount={mount}"), hint);
+        let mut mounts = Vec::new();
+        for text in flags.all("mount")? {
+            let mount = Mount::read(&text).map_err(|(message, hint)| Fault { hint, ..self.fault(message) })?;
+            mounts.push(mount);
+        }
+        if mounts.len() > MOUNTS_MAX {
+            return Err(self.fault(format!("RUN has more than {MOUNTS_MAX} mounts")));
         }
         let network = match flags.text("network")?.as_deref() {
-            None | Some("default") => true,
-            Some("none") => false,
-            Some("host") => return later("--network=host", "leave the flag out: steps have network access"),
+            None | Some("default") => NetworkMode::Default,
+            Some("none") => NetworkMode::None,
+            Some("host") => NetworkMode::Host,
             Some(other) => {
-                return Err(self.fault(format!("--network={other} is unknown")).hint("it is default or none"));
+                return Err(self.fault(format!("--network={other} is unknown")).hint("it is default, none or host"));
             }
         };
-        match flags.text("security")?.as_deref() {
-            None | Some("sandbox") => {}
-            Some("insecure") => {
-                return Err(self.fault("RUN --security=insecure is not allowed here").hint("leave the flag out"));
+        let security = match flags.text("security")?.as_deref() {
+            None | Some("sandbox") => Security::Sandbox,
+            Some("insecure") => Security::Insecure,
+            Some(other) => {
+                return Err(self.fault(format!("--security={other} is unknown")).hint("it is sandbox or insecure"));
             }
-            Some(other) => return Err(self.fault(format!("--security={other} is unknown"))),
-        }
+        };
         if !flags.all("device")?.is_empty() {
-            return later("--device", "steps have no devices of the host");
+            return Err(self.fault("RUN --device is not available here").hint("steps have no devices of the host"));
         }
         flags.finish()?;
         let line = self.line(&self.node.rest)?;
         if line.args.is_empty() {
             return Err(self.fault("RUN needs a command"));
         }
-        Ok(Run { line, documents: self.node.heredocs.iter().map(document).collect(), network })
+        let documents = self.node.heredocs.iter().map(document).collect();
+        Ok(Run { line, documents, mounts, network, security })
     }
 
     fn copy(&self) -> Result<Copy, Fault> {
         let keyword = self.keyword;
         let add = keyword == "ADD";
         let mut flags = self.flags();
-        let later = |flag: &str, hint: &str| {
-            Err(self.fault(format!("{keyword} --{flag} is not available yet")).hint(hint.to_owned()))
-        };
         let from = if add { None } else { flags.text("from")? };
         let chown = flags.text("chown")?;
         let chmod = flags.text("chmod")?;
-        // Where a layer stands does not matter to its content here, so --link is how it
-        // always is.
-        flags.switch("link")?;
-        if !flags.all("exclude")?.is_empty() {
-            return later("exclude", "put the patterns into .dockerignore");
+        let link = flags.switch("link")?.unwrap_or(false);
+        let exclude = flags.all("exclude")?;
+        if exclude.len() > ARGUMENTS_MAX {
+            return Err(self.fault(format!("{keyword} has more than {ARGUMENTS_MAX} --exclude")));
         }
-        if !add && flags.switch("parents")? == Some(true) {
-            return later("parents", "copy each folder to its own destination");
-        }
-        if add && flags.text("checksum")?.is_some() {
-            return later("checksum", "download in a RUN step and check it there");
-        }
-        if add && flags.switch("keep-git-dir")?.is_some() {
-            return later("keep-git-dir", "fetch with git in a RUN step");
-        }
+        let parents = !add && flags.switch("parents")?.unwrap_or(false);
+        let checksum = if add { flags.text("checksum")? } else { None };
+        let keep_git_dir = add && flags.switch("keep-git-dir")?.unwrap_or(false);
         let unpack = if add { flags.switch("unpack")?.unwrap_or(true) } else { false };
         flags.finish()?;
         let mut arguments = match self.json(&self.node.rest)? {
@@ -305,15 +298,26 @@ impl Reader<'_> {
                 None => sources.push(source),
             }
         }
-        if let Some(url) = sources.iter().find(|s| is_remote(s)) {
-            let fault = self.fault(format!("{keyword} cannot fetch {url} yet"));
-            return Err(if add {
-                fault.hint("download it in a RUN step, for example RUN wget or RUN curl -fsSLO")
-            } else {
-                self.fault(format!("COPY cannot have a URL as its source: {url}"))
-            });
+        if let Some(url) = sources.iter().find(|s| !add && is_remote(s)) {
+            return Err(self
+                .fault(format!("COPY cannot have a URL as its source: {url}"))
+                .hint("ADD fetches URLs and git addresses"));
         }
-        Ok(Copy { add, unpack, sources, documents, dest, from, chown, chmod })
+        Ok(Copy {
+            add,
+            unpack,
+            sources,
+            documents,
+            dest,
+            from,
+            chown,
+            chmod,
+            link,
+            parents,
+            exclude,
+            checksum,
+            keep_git_dir,
+        })
     }
 
     fn onbuild(&self) -> Result<String, Fault> {
@@ -399,8 +403,10 @@ fn document(heredoc: &Heredoc) -> Document {
 }
 
 /// Whether a source is somewhere on the network: a URL, a git address.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+pub(crate) fn is_remote(source: &str) -> bool {
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
+    schemes.iter().any(|scheme| source.starts_with(scheme))
+        || (source.starts_with("github.com/") && source.contains(".git"))
 }
 
 /// Go's duration text (`1h15m30.5s`) in nanoseconds.

@@ -13,7 +13,9 @@ use crate::cancel::Cancel;
 use crate::error::{Fault, Span};
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
-use crate::instruct::{Command, CommandLine, Copy, Document, Instruction, Pair, Run};
+use crate::instruct::{
+    Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security, is_remote,
+};
 use crate::ports::BaseImage;
 use values::{Vars, absolute, exposed};
 
@@ -360,7 +362,7 @@ impl<'a> Eval<'a> {
                 self.stage.image.config.on_build.get_or_insert_default().push(text.clone());
             }
             Command::Copy(copy) => self.copy(copy, instruction, trigger)?,
-            Command::Run(run) => self.run_step(run, instruction, trigger),
+            Command::Run(run) => self.run_step(run, instruction, trigger)?,
         }
         Ok(())
     }
@@ -446,6 +448,16 @@ impl<'a> Eval<'a> {
             })?),
         };
         let sources = self.expand_all(&copy.sources, span)?;
+        if let Some(url) = sources.iter().find(|s| copy.add && is_remote(s)) {
+            return Err(Fault::new(span, format!("ADD cannot fetch {url} yet"))
+                .hint("download it in a RUN step, for example RUN wget or RUN curl -fsSLO"));
+        }
+        if copy.checksum.is_some() || copy.keep_git_dir {
+            return Err(Fault::new(span, "--checksum and --keep-git-dir are for downloads and git addresses"));
+        }
+        if copy.parents || !copy.exclude.is_empty() {
+            return Err(Fault::new(span, "COPY --parents and --exclude are not available yet"));
+        }
         let documents: Vec<(String, String)> = copy
             .documents
             .iter()
@@ -489,7 +501,29 @@ impl<'a> Eval<'a> {
             .map_err(|e| Fault::new(span, e.to_string()))
     }
 
-    fn run_step(&mut self, run: &Run, instruction: &Instruction, trigger: bool) {
+    /// A step's mounts, expanded.
+    fn mounts(&self, mounts: &[Mount], span: Span) -> Result<Vec<Mount>, Fault> {
+        let expand = |text: &str| {
+            self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string())
+        };
+        let read = |mount: &Mount| {
+            mount.expanded(&expand).map_err(|(message, hint)| Fault { hint, ..Fault::new(span, message) })
+        };
+        mounts.iter().map(read).collect()
+    }
+
+    fn run_step(&mut self, run: &Run, instruction: &Instruction, trigger: bool) -> Result<(), Fault> {
+        let span = instruction.span;
+        if let Some(mount) = self.mounts(&run.mounts, span)?.first() {
+            return Err(Fault::new(span, format!("RUN --mount={} is not available yet", mount.text)));
+        }
+        if run.network == NetworkMode::Host {
+            return Err(Fault::new(span, "RUN --network=host is not allowed here")
+                .hint("leave the flag out: steps have network access"));
+        }
+        if run.security == Security::Insecure {
+            return Err(Fault::new(span, "RUN --security=insecure is not allowed here").hint("leave the flag out"));
+        }
         let mut shown = self.shown(instruction, true);
         let mut script = None;
         let argv = match run.documents.as_slice() {
@@ -534,11 +568,12 @@ impl<'a> Eval<'a> {
             extra_env: self.inputs.build_args.iter().filter_map(given).collect(),
             cwd: absolute("/", &config.working_dir),
             user: config.user.clone(),
-            network: run.network,
+            network: run.network != NetworkMode::None,
             script,
         };
         self.step(instruction, trigger, shown, Op::Run(op));
         self.history(&created_by, true);
+        Ok(())
     }
 }
 
