@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use portolan_types::oci::Descriptor;
 use portolan_types::{Digest, Platform, Timestamp};
 
+pub mod cache;
 pub mod cancel;
 pub mod context;
 pub mod copy;
@@ -42,6 +43,7 @@ mod instruct;
 mod parse;
 pub mod ports;
 pub mod render;
+pub mod sbom;
 pub mod snapshot;
 mod solve;
 mod tarball;
@@ -54,6 +56,9 @@ pub use context::BuildContext;
 pub use error::{BuildError, ErrorKind};
 pub use event::Event;
 pub use exec::StepLimits;
+
+/// Platforms of one build.
+pub const PLATFORMS_MAX: usize = 16;
 
 /// How an engine is set up. See [`EngineConfig::new`] for the usual values.
 #[derive(Clone, Debug)]
@@ -116,6 +121,38 @@ pub struct BuildRequest {
     pub created: Timestamp,
     /// Labels to put on the image, over the Dockerfile's.
     pub labels: Vec<(String, String)>,
+    /// Whose build this is. Builds of different tenants share no work and no results.
+    pub tenant: String,
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970: no time in the image is later, and the
+    /// image's own times are this one, so that building again gives the same bytes. A build
+    /// argument of this name means the same.
+    pub source_date_epoch: Option<u64>,
+    /// What to make for other builders' caches.
+    pub cache_export: CacheExport,
+    /// What to find out about the image.
+    pub attest: Attest,
+    /// Annotations for the image's manifest, which then is OCI's: Docker's has none.
+    pub annotations: Vec<(String, String)>,
+    /// Write OCI's media types also where Docker's would do: for an image that gets into an
+    /// OCI index.
+    pub oci_types: bool,
+}
+
+/// What a build makes for the caches of other builders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheExport {
+    /// [`Built::cache`]: `Some(true)` with the steps of all stages that were done
+    /// (`mode=max`), `Some(false)` with those whose layers are in the image.
+    pub registry: Option<bool>,
+    /// The records of the image's own layers in its configuration (`type=inline`).
+    pub inline: bool,
+}
+
+/// What to find out about an image beside building it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attest {
+    /// What packages are in it: [`Built::packages`].
+    pub sbom: bool,
 }
 
 impl BuildRequest {
@@ -133,6 +170,34 @@ impl BuildRequest {
             no_cache: false,
             created,
             labels: Vec::new(),
+            tenant: String::new(),
+            source_date_epoch: None,
+            cache_export: CacheExport::default(),
+            attest: Attest::default(),
+            annotations: Vec::new(),
+            oci_types: false,
+        }
+    }
+
+    /// The `SOURCE_DATE_EPOCH` that holds: the option's, else the build argument's.
+    pub(crate) fn epoch_secs(&self) -> Result<Option<i64>, BuildError> {
+        /// The last second of the year 9999: what RFC 3339 can write.
+        const EPOCH_SECS_MAX: u64 = 253_402_300_799;
+        let given = self.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+        let secs = match (self.source_date_epoch, given) {
+            (Some(secs), _) => Some(secs),
+            (None, Some((_, text))) if !text.is_empty() => Some(text.parse::<u64>().map_err(|_| {
+                BuildError::new(
+                    ErrorKind::Dockerfile,
+                    "SOURCE_DATE_EPOCH is not a number of seconds since 1970",
+                )
+            })?),
+            _ => None,
+        };
+        match secs {
+            None => Ok(None),
+            Some(secs) if secs <= EPOCH_SECS_MAX => Ok(i64::try_from(secs).ok()),
+            Some(_) => Err(BuildError::new(ErrorKind::Dockerfile, "SOURCE_DATE_EPOCH lies beyond the year 9999")),
         }
     }
 }
@@ -157,6 +222,8 @@ impl fmt::Debug for BuildRequest {
 /// manifest is the caller's to store.
 #[derive(Clone, Debug)]
 pub struct Built {
+    /// What it runs on, as it was asked for.
+    pub platform: Platform,
     /// The manifest's bytes.
     pub manifest: Vec<u8>,
     /// Its media type.
@@ -170,6 +237,10 @@ pub struct Built {
     /// The images that were built on or copied from: as the Dockerfile names them, with the
     /// manifest that was used. In the order of first use, each once.
     pub base_images: Vec<(String, Digest)>,
+    /// What [`CacheExport::registry`] asked for.
+    pub cache: Option<cache::Exported>,
+    /// What [`Attest::sbom`] asked for.
+    pub packages: Option<sbom::Inventory>,
 }
 
 /// Builds images. One per process and state folder; builds may run side by side.
@@ -178,8 +249,11 @@ pub struct Engine {
     content: Arc<dyn ports::Content>,
     images: Arc<dyn ports::Images>,
     cache: Arc<dyn ports::StepCache>,
+    imported: Option<Arc<dyn ports::StepCache>>,
     snapshots: Arc<snapshot::Store>,
     folders: Arc<AtomicU64>,
+    /// Work that builds share while it goes on.
+    flights: Arc<solve::Shared>,
 }
 
 impl Engine {
@@ -192,7 +266,7 @@ impl Engine {
     ) -> io::Result<Engine> {
         std::fs::create_dir_all(&config.state_dir)?;
         let snapshots = Arc::new(snapshot::Store::open(&config.state_dir.join("snapshots"), content.clone())?);
-        let engine = Engine { config, content, images, cache, snapshots, folders: Arc::default() };
+        let engine = Engine { config, content, images, cache, imported: None, snapshots, folders: Arc::default(), flights: Arc::default() };
         // Behind the snapshots' lock, so nobody else is using these.
         exec::sweep(&engine.steps_dir())?;
         match std::fs::remove_dir_all(engine.scratch_root()) {
@@ -212,9 +286,23 @@ impl Engine {
             content: self.content.clone(),
             images,
             cache: self.cache.clone(),
+            imported: self.imported.clone(),
             snapshots: self.snapshots.clone(),
             folders: self.folders.clone(),
+            flights: self.flights.clone(),
         }
+    }
+
+    /// The same engine for one build: its base images, its registry's step records, and
+    /// records that came from elsewhere (`--cache-from`), which count where the registry has
+    /// none. Cheap.
+    pub fn for_build(
+        &self,
+        images: Arc<dyn ports::Images>,
+        cache: Arc<dyn ports::StepCache>,
+        imported: Option<Arc<dyn ports::StepCache>>,
+    ) -> Engine {
+        Engine { cache, imported, ..self.with_images(images) }
     }
 
     /// Build an image. Blocks; `events` is called from several threads. Raising `cancel`
@@ -225,7 +313,23 @@ impl Engine {
         events: &(dyn Fn(Event) + Sync),
         cancel: &Cancel,
     ) -> Result<Built, BuildError> {
-        solve::build(self, request, events, cancel)
+        let mut built = self.build_all(request, std::slice::from_ref(&request.platform), events, cancel)?;
+        built.pop().ok_or_else(|| BuildError::new(ErrorKind::Internal, "a build came to nothing"))
+    }
+
+    /// Build an image for each of `platforms`, side by side; `request.platform` is not looked
+    /// at. What is the same for several of them, such as a stage of `$BUILDPLATFORM`, is done
+    /// once. The answers are in the order of `platforms`; when one fails, all do.
+    ///
+    /// Errors: as [`Engine::build`], and for no or more than [`PLATFORMS_MAX`] platforms.
+    pub fn build_all(
+        &self,
+        request: &BuildRequest,
+        platforms: &[Platform],
+        events: &(dyn Fn(Event) + Sync),
+        cancel: &Cancel,
+    ) -> Result<Vec<Built>, BuildError> {
+        solve::build(self, request, platforms, events, cancel)
     }
 
     /// Remove the least recently used snapshots until at most `bytes_max` bytes are left.

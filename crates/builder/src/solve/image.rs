@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use portolan_types::oci::{Descriptor, History, Manifest};
-use portolan_types::{Digest, media_type};
+use portolan_types::{Digest, Platform, media_type};
 
 use super::internal;
 use super::log::Log;
@@ -19,12 +19,13 @@ use crate::{BuildRequest, Built, Engine};
 pub(super) fn export(
     engine: &Engine,
     request: &BuildRequest,
+    platform: &Platform,
     log: &Log<'_>,
     planned: &Planned,
     worked: Worked<'_>,
 ) -> Result<Built, BuildError> {
     let step = worked.export;
-    match assemble(engine, request, planned, &worked.stages) {
+    match assemble(engine, request, platform, planned, &worked.stages) {
         Ok(built) => {
             step.note(&format!("exporting {} layers done", built.layers.len()));
             step.note(&format!("exporting manifest {} done", built.digest));
@@ -43,6 +44,7 @@ pub(super) fn export(
 fn assemble(
     engine: &Engine,
     request: &BuildRequest,
+    platform: &Platform,
     planned: &Planned,
     stages: &[StageDone],
 ) -> Result<Built, BuildError> {
@@ -119,6 +121,9 @@ fn assemble(
     };
     let manifest_bytes = serde_json::to_vec(&manifest).map_err(json)?;
     Ok(Built {
+        platform: platform.clone(),
+        cache: None,
+        packages: None,
         digest: Digest::of(&manifest_bytes),
         manifest: manifest_bytes,
         media_type: manifest_type.to_owned(),

@@ -1,7 +1,10 @@
 //! Steps as the log shows them.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use portolan_types::Digest;
 
@@ -11,7 +14,14 @@ use crate::event::{Event, StepId, Stream};
 pub(super) struct Log<'a> {
     events: &'a (dyn Fn(Event) + Sync),
     next: AtomicU32,
+    /// Which part of the build (platform) showed a step, by what the step is.
+    shown: Mutex<HashMap<Digest, usize>>,
+    /// Warnings so far: each is said once.
+    warned: Mutex<HashSet<String>>,
 }
+
+/// Takes what another part of the build tells already.
+static NOBODY: fn(Event) = |_| {};
 
 /// One step in the log.
 pub(super) struct StepLog<'a> {
@@ -22,7 +32,16 @@ pub(super) struct StepLog<'a> {
 
 impl<'a> Log<'a> {
     pub(super) fn new(events: &'a (dyn Fn(Event) + Sync)) -> Log<'a> {
-        Log { events, next: AtomicU32::new(1) }
+        Log { events, next: AtomicU32::new(1), shown: Mutex::default(), warned: Mutex::default() }
+    }
+
+    /// A step that several parts of a build may have; `key` says which are the same. The part
+    /// that comes first shows it, the others say nothing of it.
+    pub(super) fn step_of(&self, part: usize, key: &Digest, title: &str) -> StepLog<'a> {
+        if *self.shown.lock().entry(*key).or_insert(part) == part {
+            return self.step(title);
+        }
+        StepLog { events: &NOBODY, step: 0, begun: Instant::now() }
     }
 
     pub(super) fn step(&self, title: &str) -> StepLog<'a> {
@@ -32,7 +51,9 @@ impl<'a> Log<'a> {
     }
 
     pub(super) fn warning(&self, text: &str) {
-        (self.events)(Event::Warning { text: text.to_owned() });
+        if self.warned.lock().insert(text.to_owned()) {
+            (self.events)(Event::Warning { text: text.to_owned() });
+        }
     }
 
     pub(super) fn exported(&self, manifest: Digest, config: Digest) {

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::eval::{CopyOp, Op, RunOp, Step};
+use super::key::Key;
 use super::log::StepLog;
 use super::plan::{StagePlan, copy_error};
-use super::work::{Crew, Stop};
+use super::work::{Crew, State, Stop};
 use crate::copy::{CopyOpts, Plan, SelectOpts};
 use crate::error::{BuildError, ErrorKind, Fault};
 use crate::exec::{self, ExecConfig, ExecError, StepMount, StepSpec};
@@ -50,17 +51,17 @@ impl Crew<'_> {
     }
 
     /// The state of the stage or image that a step copies from. May wait for a stage.
-    pub(super) fn copy_source(&self, copy: &CopyOp, plan: &StagePlan) -> Result<Option<Chain>, Stop> {
+    pub(super) fn copy_source(&self, copy: &CopyOp, plan: &StagePlan) -> Result<Option<State>, Stop> {
         match &copy.from {
             None => Ok(None),
-            Some(Origin::Scratch) => Ok(Some(Chain::empty())),
+            Some(Origin::Scratch) => Ok(Some(State { id: Key::new("scratch").finish(), chain: Chain::empty() })),
             Some(Origin::Stage(index)) => self.stage_state(*index).map(Some),
             Some(Origin::Image(name)) => {
                 let image =
                     self.site.planned.image(name, &plan.stage.platform).ok_or_else(|| {
                         BuildError::new(ErrorKind::Internal, format!("the image {name} was not fetched"))
                     })?;
-                self.image_state(image).map(Some)
+                self.image_state(image).map(|chain| Some(State { id: image.digest, chain }))
             }
         }
     }

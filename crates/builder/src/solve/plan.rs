@@ -11,9 +11,11 @@ use portolan_types::ignore::Ignore;
 use portolan_types::{Digest, ImageRef, Platform, limits};
 
 use super::eval::{self, Begin, CopyOp, Eval, Inputs, Op, RunOp};
+use super::flight::Turn;
 use super::internal;
 use super::key::Key;
 use super::log::Log;
+use super::shared::{Common, Part};
 use crate::cancel::Cancel;
 use crate::copy::{CopyError, Hidden, Plan, SelectOpts};
 use crate::error::{BuildError, ErrorKind, Fault, Source, Span};
@@ -154,6 +156,8 @@ pub(super) struct Planner<'a> {
     source: &'a Source,
     log: &'a Log<'a>,
     file: &'a File,
+    common: &'a Common<'a>,
+    part: Part<'a>,
     graph: &'a Graph,
     globals: &'a Globals,
     cancel: &'a Cancel,
@@ -166,17 +170,14 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    #[allow(clippy::too_many_arguments, reason = "the parts of one build, put together in one place")]
     pub(super) fn new(
-        engine: &'a Engine,
-        request: &'a BuildRequest,
-        source: &'a Source,
-        log: &'a Log<'a>,
-        file: &'a File,
+        common: &'a Common<'a>,
+        part: Part<'a>,
         graph: &'a Graph,
         globals: &'a Globals,
         cancel: &'a Cancel,
     ) -> Result<Planner<'a>, BuildError> {
+        let Common { engine, request, source, log, file, .. } = *common;
         let ignore = read_ignore(request)?;
         Ok(Planner {
             engine,
@@ -184,6 +185,8 @@ impl<'a> Planner<'a> {
             source,
             log,
             file,
+            common,
+            part,
             graph,
             globals,
             cancel,
@@ -240,7 +243,25 @@ impl<'a> Planner<'a> {
 
     fn fetch_one(&self, name: &ImageRef, platform: &Platform, span: Span) -> Result<Image, BuildError> {
         self.cancel.check().map_err(|_| BuildError::cancelled())?;
-        let step = self.log.step(&format!("[internal] load metadata for {}", with_tag(name)));
+        if !self.part.many {
+            return self.fetch_alone(name, platform, span, "internal");
+        }
+        // Another platform may want it too.
+        let key = Key::new("image").text(&name.to_string()).text(&platform.to_string()).finish();
+        match self.common.images.join(&key, self.cancel, 0, || {}) {
+            Err(_) => Err(BuildError::cancelled()),
+            Ok(Turn::Done(image, _)) => Ok(image),
+            Ok(Turn::Alone) => self.fetch_alone(name, platform, span, &format!("{platform} internal")),
+            Ok(Turn::Lead(lead)) => {
+                let image = self.fetch_alone(name, platform, span, &format!("{platform} internal"))?;
+                self.common.keep(lead.done(image.clone()));
+                Ok(image)
+            }
+        }
+    }
+
+    fn fetch_alone(&self, name: &ImageRef, platform: &Platform, span: Span, who: &str) -> Result<Image, BuildError> {
+        let step = self.log.step(&format!("[{who}] load metadata for {}", with_tag(name)));
         let resolved = self.engine.images.resolve(name, platform, &|line| step.note(line));
         if self.cancel.is_cancelled() {
             step.cancelled();
@@ -352,7 +373,7 @@ impl<'a> Planner<'a> {
             cancel: self.cancel,
             source: &|from, span| graph.source(from, span),
         };
-        let label = graph.labels[index].clone();
+        let label = self.part.label(&graph.labels[index], platform, own);
         let stage =
             Eval::begin(&inputs, &label, platform, &begin).run(&triggers, &own.instructions).map_err(|fault| {
                 if self.cancel.is_cancelled() { BuildError::cancelled() } else { self.source.error(&fault) }

@@ -5,8 +5,9 @@ use portolan_types::oci::Descriptor;
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
-use super::plan::{Planned, StageBase};
+use super::plan::{Planned, StageBase, StagePlan};
 use crate::Engine;
+use crate::cache::CacheLayer;
 use crate::diff::Layer;
 use crate::snapshot::Chain;
 
@@ -40,6 +41,20 @@ impl LayerRecord {
     }
 }
 
+/// A record of a step that another builder did, with the result it made: named by what it
+/// stands on and by what is in it, so that importing it twice gives the same. Also what it
+/// would be called when it cannot be written as one.
+pub(crate) fn imported_record(parent: &Digest, key: &Digest, layer: &CacheLayer) -> (Digest, Option<Vec<u8>>) {
+    let id = Key::new("imported").digest(parent).digest(key).digest(&layer.diff_id).finish();
+    let record = Record {
+        parent: *parent,
+        id,
+        created: layer.created.clone().unwrap_or_default(),
+        layer: Some(LayerRecord { blob: layer.blob.clone(), diff_id: layer.diff_id, empty: false }),
+    };
+    (id, serde_json::to_vec(&record).ok())
+}
+
 /// A step that is done.
 #[derive(Clone, Debug)]
 pub(super) struct Done {
@@ -59,11 +74,16 @@ pub(super) struct StageDone {
     pub(super) by_layers: bool,
 }
 
+/// Names what a stage on an image, or on nothing, stands on.
+pub(super) fn id_of_base(plan: &StagePlan) -> Digest {
+    Key::new("result").digest(&plan.base_key()).finish()
+}
+
 /// The result that a stage's first step stands on, when that is known already.
 pub(super) fn base_id(planned: &Planned, stages: &[StageDone], index: usize) -> Option<Digest> {
     let plan = planned.stages.get(index)?.as_ref()?;
     match &plan.base {
-        StageBase::Scratch | StageBase::Image { .. } => Some(Key::new("result").digest(&plan.base_key()).finish()),
+        StageBase::Scratch | StageBase::Image { .. } => Some(id_of_base(plan)),
         StageBase::Stage(base) => final_id(planned, stages, *base),
     }
 }

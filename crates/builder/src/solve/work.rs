@@ -13,11 +13,13 @@ use parking_lot::{Condvar, Mutex};
 use portolan_types::Digest;
 
 use super::eval::Op;
+use super::flight::{Lead, Turn};
 use super::internal;
 use super::key::Key;
 use super::log::{Log, StepLog};
 use super::plan::{Planned, StageBase, StagePlan};
 use super::probe::{self, Done, LayerRecord, Record, StageDone};
+use super::shared::{Common, Made, Part};
 use crate::cancel::Cancel;
 use crate::diff::{self, Layer};
 use crate::error::{BuildError, ErrorKind, Source};
@@ -32,6 +34,8 @@ pub(super) struct Site<'a> {
     pub(super) source: &'a Source,
     pub(super) log: &'a Log<'a>,
     pub(super) planned: &'a Planned,
+    pub(super) common: &'a Common<'a>,
+    pub(super) part: Part<'a>,
 }
 
 /// A build whose target is done: all its layers are there and durable.
@@ -68,6 +72,8 @@ impl From<BuildError> for Stop {
 struct LayerJob {
     stage: usize,
     step: usize,
+    /// The result it is the layer of.
+    id: Digest,
     chain: Chain,
 }
 
@@ -78,24 +84,31 @@ struct Written {
     layer: Result<Layer, BuildError>,
 }
 
+/// What a step stands on: a result's name and its files.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) id: Digest,
+    pub(super) chain: Chain,
+}
+
 /// The state at the end of a stage, once it is there.
 #[derive(Default)]
 struct Slot {
-    value: Mutex<Option<Result<Chain, ()>>>,
+    value: Mutex<Option<Result<State, ()>>>,
     set: Condvar,
 }
 
 impl Slot {
-    fn put(&self, chain: Result<Chain, ()>) {
-        self.value.lock().get_or_insert(chain);
+    fn put(&self, state: Result<State, ()>) {
+        self.value.lock().get_or_insert(state);
         self.set.notify_all();
     }
 
-    fn wait(&self) -> Result<Chain, Stop> {
+    fn wait(&self) -> Result<State, Stop> {
         let mut value = self.value.lock();
         loop {
             match &*value {
-                Some(Ok(chain)) => return Ok(chain.clone()),
+                Some(Ok(state)) => return Ok(state.clone()),
                 Some(Err(())) => return Err(Stop::Elsewhere),
                 None => self.set.wait(&mut value),
             }
@@ -113,32 +126,6 @@ impl Drop for Promise<'_> {
     }
 }
 
-/// How many may work at once.
-struct Permits {
-    free: Mutex<usize>,
-    given_back: Condvar,
-}
-
-struct Permit<'a>(&'a Permits);
-
-impl Permits {
-    fn take(&self) -> Permit<'_> {
-        let mut free = self.free.lock();
-        while *free == 0 {
-            self.given_back.wait(&mut free);
-        }
-        *free -= 1;
-        Permit(self)
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock() += 1;
-        self.0.given_back.notify_one();
-    }
-}
-
 /// One build's work under way.
 pub(super) struct Crew<'a> {
     pub(super) site: &'a Site<'a>,
@@ -146,7 +133,6 @@ pub(super) struct Crew<'a> {
     pub(super) stop: Cancel,
     wants: Vec<Want>,
     slots: Vec<Slot>,
-    permits: Permits,
     /// Base images' states, unpacked once.
     bases: Mutex<HashMap<Digest, Chain>>,
     /// Makes names of results different from all others.
@@ -173,7 +159,6 @@ pub(super) fn work<'a>(
         stop,
         wants: wants(planned, &stages),
         slots: planned.stages.iter().map(|_| Slot::default()).collect(),
-        permits: Permits { free: Mutex::new(parallel), given_back: Condvar::new() },
         bases: Mutex::new(HashMap::new()),
         nonce: RandomState::new().hash_one(planned.target),
         count: AtomicU64::new(0),
@@ -186,8 +171,7 @@ pub(super) fn work<'a>(
             scope.spawn(|| {
                 for job in queue.iter() {
                     // Not stopped by a failed step: what is done is worth keeping.
-                    let layer = diff::write_layer(&job.chain, &*site.engine.content, None, cancel)
-                        .map_err(|e| internal("write a layer", &e));
+                    let layer = crew.layer(&job, cancel);
                     if layer.is_err() {
                         crew.stop.cancel();
                     }
@@ -197,7 +181,7 @@ pub(super) fn work<'a>(
         }
         let failure = crew.stages(&mut stages, &jobs);
         drop(jobs);
-        let export = failure.is_none().then(|| site.log.step("exporting to image"));
+        let export = failure.is_none().then(|| site.log.step(&site.part.title("exporting to image")));
         (failure, export)
     });
 
@@ -290,7 +274,7 @@ impl<'a> Crew<'a> {
                     // Whatever happens here, nobody waits for this stage for ever.
                     let slot = Promise(&self.slots[index]);
                     match self.stage(index, plan, done, known, jobs) {
-                        Ok(Some(chain)) => slot.0.put(Ok(chain)),
+                        Ok(Some(state)) => slot.0.put(Ok(state)),
                         Ok(None) => {}
                         Err(stop) => {
                             if let Stop::Failed(error) = stop {
@@ -317,12 +301,23 @@ impl<'a> Crew<'a> {
 
     /// Show the steps of a stage of which nothing is asked.
     fn show_done(&self, plan: &StagePlan, done: &StageDone) {
-        if let Some(title) = plan.title_of_from() {
-            self.site.log.step(&title).cached();
+        self.show_from(plan).into_iter().for_each(StepLog::cached);
+        for ((step, key), _) in plan.stage.steps.iter().zip(&plan.keys).zip(&done.steps) {
+            self.show(key, &step.title).cached();
         }
-        for (step, _) in plan.stage.steps.iter().zip(&done.steps) {
-            self.site.log.step(&step.title).cached();
+    }
+
+    /// A step in the log, unless another platform shows it.
+    fn show(&self, key: &Digest, title: &str) -> StepLog<'a> {
+        match self.site.part.many {
+            true => self.site.log.step_of(self.site.part.number, key, title),
+            false => self.site.log.step(title),
         }
+    }
+
+    /// The `FROM` line of a stage on an image.
+    fn show_from(&self, plan: &StagePlan) -> Option<StepLog<'a>> {
+        plan.title_of_from().map(|title| self.show(&Key::new("from").text(&title).finish(), &title))
     }
 
     fn stage(
@@ -332,41 +327,37 @@ impl<'a> Crew<'a> {
         done: &mut StageDone,
         known: &[StageDone],
         jobs: &crossbeam_channel::Sender<LayerJob>,
-    ) -> Result<Option<Chain>, Stop> {
+    ) -> Result<Option<State>, Stop> {
         let want = self.wants[index];
-        let queue = |step: usize, chain: &Chain| {
-            let job = LayerJob { stage: index, step, chain: chain.clone() };
+        let queue = |step: usize, id: &Digest, chain: &Chain| {
+            let job = LayerJob { stage: index, step, id: *id, chain: chain.clone() };
             jobs.send(job).map_err(|_| Stop::Elsewhere)
         };
         let ready = done.steps.len();
         let missing = ready < plan.stage.steps.len();
-        let mut chain = match missing || want.root {
+        let mut state = match missing || want.root {
             true => Some(self.state_so_far(index, plan, known)?),
             false => {
-                if let Some(title) = plan.title_of_from() {
-                    self.site.log.step(&title).cached();
-                }
+                self.show_from(plan).into_iter().for_each(StepLog::cached);
                 None
             }
         };
         for (number, (step, done)) in plan.stage.steps.iter().zip(&done.steps).enumerate() {
-            self.site.log.step(&step.title).cached();
+            self.show(&plan.keys[number], &step.title).cached();
             if let (true, None, Some(chain)) = (want.layers, &done.layer, &done.chain) {
-                queue(number, chain)?;
+                queue(number, &done.id, chain)?;
             }
         }
         for number in ready..plan.stage.steps.len() {
-            let Some(below) = chain.take() else { return Err(Stop::Elsewhere) };
-            let id = self.new_id(&plan.keys[number]);
-            let after = self.step(plan, number, &below, &id)?;
+            let Some(below) = state.take() else { return Err(Stop::Elsewhere) };
+            let Made { id, created, chain } = self.step(plan, number, &below)?;
             if want.layers {
-                queue(number, &after)?;
+                queue(number, &id, &chain)?;
             }
-            let created = self.site.request.created.rfc3339();
-            done.steps.push(Done { id, created, layer: None, chain: Some(after.clone()) });
-            chain = Some(after);
+            done.steps.push(Done { id, created, layer: None, chain: Some(chain.clone()) });
+            state = Some(State { id, chain });
         }
-        Ok(chain)
+        Ok(state)
     }
 
     /// A name for a result, different from all others.
@@ -406,12 +397,15 @@ impl<'a> Crew<'a> {
     }
 
     /// The state below a stage's first missing step.
-    fn state_so_far(&self, index: usize, plan: &StagePlan, known: &[StageDone]) -> Result<Chain, Stop> {
+    fn state_so_far(&self, index: usize, plan: &StagePlan, known: &[StageDone]) -> Result<State, Stop> {
         let done = &known[index].steps;
         let Some(last) = done.last() else { return self.base_state(plan) };
-        if let Some(title) = plan.title_of_from() {
-            self.site.log.step(&title).cached();
-        }
+        self.show_from(plan).into_iter().for_each(StepLog::cached);
+        self.cached_state(index, last, known).map(|chain| State { id: last.id, chain })
+    }
+
+    /// The state after a stage's last known step.
+    fn cached_state(&self, index: usize, last: &Done, known: &[StageDone]) -> Result<Chain, Stop> {
         if let Some(chain) = last.chain.clone().or_else(|| self.engine().snapshots.find(&last.id)) {
             return Ok(chain);
         }
@@ -439,7 +433,7 @@ impl<'a> Crew<'a> {
         }
         blobs.reverse();
         diff_ids.reverse();
-        let _permit = self.permits.take();
+        let _permit = self.site.common.permits.take();
         self.raised()?;
         self.engine()
             .snapshots
@@ -448,12 +442,13 @@ impl<'a> Crew<'a> {
     }
 
     /// The state that a stage's `FROM` names.
-    fn base_state(&self, plan: &StagePlan) -> Result<Chain, Stop> {
+    fn base_state(&self, plan: &StagePlan) -> Result<State, Stop> {
+        let named = |chain| State { id: probe::id_of_base(plan), chain };
         match &plan.base {
-            StageBase::Scratch => Ok(Chain::empty()),
+            StageBase::Scratch => Ok(named(Chain::empty())),
             StageBase::Stage(base) => self.slots[*base].wait(),
             StageBase::Image { image, .. } => {
-                let step = plan.title_of_from().map(|title| self.site.log.step(&title));
+                let step = self.show_from(plan);
                 let chain = self.image_state(image);
                 match (&chain, step) {
                     (Ok(_), Some(step)) => step.done(),
@@ -461,7 +456,7 @@ impl<'a> Crew<'a> {
                     (Err(Stop::Elsewhere), Some(step)) => step.cancelled(),
                     (_, None) => {}
                 }
-                chain
+                chain.map(named)
             }
         }
     }
@@ -471,7 +466,7 @@ impl<'a> Crew<'a> {
         if let Some(chain) = self.bases.lock().get(&image.digest) {
             return Ok(chain.clone());
         }
-        let _permit = self.permits.take();
+        let _permit = self.site.common.permits.take();
         self.raised()?;
         let chain = self
             .engine()
@@ -483,7 +478,7 @@ impl<'a> Crew<'a> {
     }
 
     /// The state at the end of another stage.
-    pub(super) fn stage_state(&self, index: usize) -> Result<Chain, Stop> {
+    pub(super) fn stage_state(&self, index: usize) -> Result<State, Stop> {
         self.slots[index].wait()
     }
 
@@ -495,26 +490,105 @@ impl<'a> Crew<'a> {
         Stop::Failed(internal(what, error))
     }
 
-    /// Do one step, show it, and name its result.
-    fn step(&self, plan: &StagePlan, number: usize, below: &Chain, id: &Digest) -> Result<Chain, Stop> {
+    /// Do one step, or have it from somebody who does the same.
+    fn step(&self, plan: &StagePlan, number: usize, below: &State) -> Result<Made, Stop> {
         let step = &plan.stage.steps[number];
-        // What it copies from first: waiting must not take a permit.
+        let key = &plan.keys[number];
+        let common = self.site.common;
+        // What it copies from first: waiting must not take a permit, nor keep others waiting.
         let from = match &step.op {
             Op::Copy(copy) => self.copy_source(copy, plan)?,
             _ => None,
         };
-        let _permit = self.permits.take();
-        self.raised()?;
-        let log = self.site.log.step(&step.title);
+        let flight = Key::new("flight").text(&self.site.request.tenant).digest(key).digest(&below.id);
+        let flight = flight.option(from.as_ref().map(|state| state.id.to_string()).as_deref()).finish();
+        let mut log = None;
+        let turn = common.shared.steps.join(&flight, &self.stop, common.build, || {
+            let shown = self.show(key, &step.title);
+            shown.note("waiting for another build that is doing the same");
+            log = Some(shown);
+        });
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(_) => {
+                log.into_iter().for_each(StepLog::cancelled);
+                return Err(Stop::Elsewhere);
+            }
+        };
+        let log = log.unwrap_or_else(|| self.show(key, &step.title));
+        let lead = match turn {
+            Turn::Done(made, held) => {
+                common.keep(held);
+                log.cached();
+                return Ok(made);
+            }
+            Turn::Lead(lead) => Some(lead),
+            Turn::Alone => None,
+        };
+        self.do_step(plan, number, below, from.as_ref(), log, lead)
+    }
+
+    /// Do one step, show it, and name its result.
+    fn do_step(
+        &self,
+        plan: &StagePlan,
+        number: usize,
+        below: &State,
+        from: Option<&State>,
+        log: StepLog<'_>,
+        lead: Option<Lead<Made>>,
+    ) -> Result<Made, Stop> {
+        let _permit = self.site.common.permits.take();
+        let id = self.new_id(&plan.keys[number]);
         let done = self
-            .perform(plan, number, below, from.as_ref(), &log)
-            .and_then(|active| active.commit(id).map_err(|e| self.machine("keep the step's files", &e)));
-        match &done {
-            Ok(_) => log.done(),
-            Err(Stop::Elsewhere) => log.cancelled(),
-            Err(Stop::Failed(error)) if error.kind == ErrorKind::Cancelled => log.cancelled(),
-            Err(Stop::Failed(error)) => log.failed(&error.message),
+            .raised()
+            .and_then(|()| self.perform(plan, number, &below.chain, from.map(|state| &state.chain), &log))
+            .and_then(|active| active.commit(&id).map_err(|e| self.machine("keep the step's files", &e)));
+        match done {
+            Ok(chain) => {
+                let made = Made { id, created: self.site.request.created.rfc3339(), chain };
+                if let Some(lead) = lead {
+                    self.site.common.keep(lead.done(made.clone()));
+                }
+                log.done();
+                Ok(made)
+            }
+            Err(Stop::Failed(error)) if error.kind != ErrorKind::Cancelled => {
+                log.failed(&error.message);
+                lead.into_iter().for_each(Lead::failed);
+                Err(Stop::Failed(error))
+            }
+            Err(stop) => {
+                log.cancelled();
+                Err(stop)
+            }
         }
-        done
+    }
+
+    /// Write a layer, unless somebody else who stands on the same result does.
+    fn layer(&self, job: &LayerJob, cancel: &Cancel) -> Result<Layer, BuildError> {
+        let common = self.site.common;
+        let write = || {
+            let layer = diff::write_layer(&job.chain, &*self.engine().content, None, cancel);
+            layer.map_err(|e| internal("write a layer", &e))
+        };
+        let key = Key::new("layer").digest(&job.id).finish();
+        match common.shared.layers.join(&key, cancel, common.build, || {}) {
+            Err(_) => Err(BuildError::cancelled()),
+            Ok(Turn::Alone) => write(),
+            Ok(Turn::Done(layer, held)) => {
+                common.keep(held);
+                Ok(layer)
+            }
+            Ok(Turn::Lead(lead)) => {
+                let layer = write();
+                match &layer {
+                    Ok(layer) => common.keep(lead.done(layer.clone())),
+                    Err(error) if error.kind == ErrorKind::Cancelled => drop(lead),
+                    Err(_) => lead.failed(),
+                }
+                layer
+            }
+        }
     }
 }
