@@ -1,4 +1,12 @@
-//! A build context that a client sent: read once from its archive, never unpacked.
+//! A build context that a client sent, or that was fetched for it: read once from its
+//! archive, never unpacked.
+//!
+//! Three things come as a context. An archive, from any client. A parcel, from our own: a
+//! listing of everything, and only those contents that the server lacked
+//! ([`Context::receive`]). And what is put together from several sources, such as the layers
+//! of an OCI artifact ([`Assembly`]).
+
+mod parcel;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,10 +14,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portolan_types::limits;
+use portolan_types::{limits, listing};
 
+pub use self::parcel::{Received, Stock};
 use crate::cancel::Cancel;
-use crate::tarball::Reader;
+use crate::tarball::{Entry, Kind, Reader};
 use crate::tree::{Builder, Packed};
 use crate::unpack::{self, UnpackError};
 
@@ -43,6 +52,9 @@ pub enum ContextError {
     /// The archive is broken, hostile or too large: a sentence for the log.
     #[error("{0}")]
     Refused(String),
+    /// A parcel relies on contents that are not in stock any more.
+    #[error("{MISSING}")]
+    Missing,
     /// The build was cancelled.
     #[error("the build was cancelled")]
     Cancelled,
@@ -50,6 +62,10 @@ pub enum ContextError {
     #[error("read the build context: {0}")]
     Io(#[from] io::Error),
 }
+
+/// What is said when contents that a client left out are gone; the client sends all of them
+/// when it reads this.
+pub const MISSING: &str = "files of the build context that were sent before are no longer kept here; send them again";
 
 /// A context, ready to copy from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -68,17 +84,29 @@ impl Context {
         limits: &ContextLimits,
         cancel: &Cancel,
     ) -> Result<Context, ContextError> {
-        let mut builder = Builder::new(contents, limits.entries_max, limits.bytes_max, cancel)?;
-        let mut reader = Reader::new(unpack::decompress(archive).map_err(from_io)?);
-        while let Some(entry) = reader.next().map_err(from_io)? {
-            builder.entry(&entry, &mut reader).map_err(|error| match error {
-                UnpackError::Cancelled(_) => ContextError::Cancelled,
-                UnpackError::Io(error) => from_io(error),
-                other => ContextError::Refused(format!("the build context was refused: {other}")),
-            })?;
+        let mut assembly = Assembly::new(contents, limits, cancel)?;
+        assembly.archive(archive)?;
+        assembly.finish()
+    }
+
+    /// Read what a client sent: an archive, or a parcel that leaves out what is in `stock`.
+    /// Also answers the contents that came with a parcel, with their places in `contents`.
+    pub fn receive(
+        archive: impl Read + Send,
+        contents: File,
+        stock: &dyn Stock,
+        limits: &ContextLimits,
+        cancel: &Cancel,
+    ) -> Result<(Context, Vec<Received>), ContextError> {
+        let mut plain = unpack::decompress(archive).map_err(from_io)?;
+        let mut head = Vec::new();
+        (&mut plain).take(listing::PARCEL_MAGIC.len() as u64).read_to_end(&mut head).map_err(from_io)?;
+        if head == listing::PARCEL_MAGIC {
+            return parcel::read(plain, contents, stock, limits, cancel);
         }
-        let info = ContextInfo { entries: builder.entries, bytes: builder.bytes };
-        Ok(Context { tree: Arc::new(builder.finish()?), info })
+        let mut assembly = Assembly::new(contents, limits, cancel)?;
+        assembly.entries(io::Cursor::new(head).chain(plain))?;
+        Ok((assembly.finish()?, Vec::new()))
     }
 
     /// How large it is.
@@ -108,6 +136,55 @@ impl Context {
     }
 }
 
+/// A context in the making, from one archive or file after the other. What comes later
+/// replaces what came before.
+pub struct Assembly<'a> {
+    builder: Builder<'a>,
+}
+
+impl<'a> Assembly<'a> {
+    /// Begin. `contents` as for [`Context::read`].
+    pub fn new(contents: File, limits: &ContextLimits, cancel: &'a Cancel) -> Result<Assembly<'a>, ContextError> {
+        Ok(Assembly { builder: Builder::new(contents, limits.entries_max, limits.bytes_max, cancel)? })
+    }
+
+    /// Everything in an archive, plain or compressed.
+    pub fn archive(&mut self, archive: impl Read + Send) -> Result<(), ContextError> {
+        self.entries(unpack::decompress(archive).map_err(from_io)?)
+    }
+
+    fn entries(&mut self, archive: impl Read) -> Result<(), ContextError> {
+        let mut reader = Reader::new(archive);
+        while let Some(entry) = reader.next().map_err(from_io)? {
+            self.builder.entry(&entry, &mut reader).map_err(entry_error)?;
+        }
+        Ok(())
+    }
+
+    /// One file. `mtime` in seconds since 1970.
+    pub fn file(&mut self, path: &str, mode: u32, mtime: i64, mut contents: impl Read) -> Result<(), ContextError> {
+        let entry = Entry {
+            path: path.as_bytes().to_vec(),
+            kind: Kind::File,
+            mode,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: rustix::fs::Timespec { tv_sec: mtime, tv_nsec: 0 },
+            link: Vec::new(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+        };
+        self.builder.entry(&entry, &mut contents).map_err(entry_error)
+    }
+
+    /// All of it is in.
+    pub fn finish(self) -> Result<Context, ContextError> {
+        let info = ContextInfo { entries: self.builder.entries, bytes: self.builder.bytes };
+        Ok(Context { tree: Arc::new(self.builder.finish()?), info })
+    }
+}
+
 /// Where a build takes the files of its context from.
 #[derive(Clone, Debug)]
 pub enum BuildContext {
@@ -120,6 +197,14 @@ pub enum BuildContext {
 impl From<PathBuf> for BuildContext {
     fn from(folder: PathBuf) -> BuildContext {
         BuildContext::Folder(folder)
+    }
+}
+
+fn entry_error(error: UnpackError) -> ContextError {
+    match error {
+        UnpackError::Cancelled(_) => ContextError::Cancelled,
+        UnpackError::Io(error) => from_io(error),
+        other => ContextError::Refused(format!("the build context was refused: {other}")),
     }
 }
 

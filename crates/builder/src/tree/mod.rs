@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub(crate) use self::packed::{Builder, Packed};
+pub(crate) use self::packed::{Builder, From, Packed, Piece};
 use crate::fsys;
 
 /// A SHA-256 of a file's contents.

@@ -1,4 +1,5 @@
-//! A context in memory: names and metadata in a table, contents end to end in one file.
+//! A context in memory: names and metadata in a table, contents end to end in one file, or in
+//! that and others that earlier contexts left.
 //!
 //! A context of 20,000 files is read once from its archive. It is hashed on the way, so that
 //! a build of which nothing changed touches no file at all, and what is copied is written
@@ -11,6 +12,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use portolan_types::{Algorithm, Hasher};
 use rustix::fs::{FileType, Stat, Timespec};
@@ -41,7 +43,8 @@ const ROOT: Id = 0;
 #[derive(Debug)]
 pub(crate) struct Packed {
     nodes: Vec<Node>,
-    contents: File,
+    /// What is in files: the context's own file first, then those of others.
+    contents: Vec<Arc<File>>,
     /// A status of our own contents' file: what a node does not know is taken from it.
     template: Stat,
 }
@@ -62,7 +65,7 @@ struct Node {
 #[derive(Debug)]
 enum Body {
     Folder(BTreeMap<OsString, Id>),
-    File { at: u64, size: u64, hash: Box<Hash> },
+    File { at: u64, size: u64, place: Box<(u32, Hash)> },
     Link(OsString),
     Fifo,
 }
@@ -132,7 +135,7 @@ impl Packed {
 
     pub(super) fn hash(&self, dir: Id, name: &OsStr) -> Option<Hash> {
         match &self.child_node(dir, name).ok()?.body {
-            Body::File { hash, .. } => Some(**hash),
+            Body::File { place, .. } => Some(place.1),
             _ => None,
         }
     }
@@ -145,10 +148,15 @@ impl Packed {
 
     pub(super) fn file(&self, dir: Id, name: &OsStr) -> io::Result<Contents<'_>> {
         match &self.child_node(dir, name)?.body {
-            Body::File { at, size, .. } => Ok(Contents::part(self.contents.as_fd(), *at, *size)),
+            Body::File { at, size, place } => self.part(*at, *size, place.0),
             Body::Folder(_) => Err(Errno::ISDIR.into()),
             _ => Err(Errno::LOOP.into()),
         }
+    }
+
+    fn part(&self, at: u64, size: u64, file: u32) -> io::Result<Contents<'_>> {
+        let file = self.contents.get(file as usize).ok_or(Errno::NOENT)?;
+        Ok(Contents::part(file.as_fd(), at, size))
     }
 
     /// Where a path leads; what [`fsys::resolve`] is for a tree on disk.
@@ -211,9 +219,9 @@ impl Packed {
         };
         let node = self.plain(&real).and_then(|id| self.node(id).ok());
         match node.map(|node| &node.body) {
-            Some(Body::File { at, size, .. }) if *size <= bytes_max => {
+            Some(Body::File { at, size, place }) if *size <= bytes_max => {
                 let mut bytes = Vec::new();
-                Contents::part(self.contents.as_fd(), *at, *size).read_to_end(&mut bytes)?;
+                self.part(*at, *size, place.0)?.read_to_end(&mut bytes)?;
                 Ok(Some(bytes))
             }
             _ => Ok(None),
@@ -234,6 +242,24 @@ impl Packed {
         }
         false
     }
+}
+
+/// Where a file's contents come from.
+pub(crate) enum From<'r> {
+    /// They follow here, to the end.
+    Here(&'r mut dyn Read),
+    /// The context before it, or an earlier file of this one, has them.
+    There(Piece),
+}
+
+/// A part of a file that holds a file's contents.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// Its place in the table of files; see [`Builder::lend`].
+    pub(crate) file: u32,
+    pub(crate) at: u64,
+    pub(crate) size: u64,
+    pub(crate) hash: Hash,
 }
 
 /// Takes an archive's entries one after the other, as hostile as they may be.
@@ -269,7 +295,7 @@ impl<'a> Builder<'a> {
         // The file was made a moment ago.
         let now = fsys::mtime(&template);
         let out = BufWriter::with_capacity(PIECE_BYTES, contents.try_clone()?);
-        let tree = Packed { nodes: vec![Node::folder(0o755, now)], contents, template };
+        let tree = Packed { nodes: vec![Node::folder(0o755, now)], contents: vec![Arc::new(contents)], template };
         Ok(Builder {
             tree,
             cancel,
@@ -292,8 +318,20 @@ impl<'a> Builder<'a> {
         Ok(self.tree)
     }
 
-    /// The next entry; its contents are read to their end.
+    /// Take contents from another file, too. Its place in the table.
+    pub(crate) fn lend(&mut self, file: Arc<File>) -> io::Result<u32> {
+        let place = u32::try_from(self.tree.contents.len()).map_err(|_| Errno::NFILE)?;
+        self.tree.contents.push(file);
+        Ok(place)
+    }
+
+    /// The next entry, whose contents follow; they are read to their end.
     pub(crate) fn entry(&mut self, entry: &Entry, contents: &mut dyn Read) -> Result<(), UnpackError> {
+        self.entry_from(entry, From::Here(contents)).map(drop)
+    }
+
+    /// The next entry. Answers where a file's contents are.
+    pub(crate) fn entry_from(&mut self, entry: &Entry, contents: From<'_>) -> Result<Option<Piece>, UnpackError> {
         self.cancel.check()?;
         self.entries += 1;
         if entry.size > self.bytes_max - self.bytes {
@@ -302,16 +340,30 @@ impl<'a> Builder<'a> {
         let path = clean(&entry.path)?;
         let Some(name) = path.file_name() else {
             // The root itself: what it looks like is ours to say.
-            return if self.entries > self.entries_max { Err(self.too_many()) } else { Ok(()) };
+            return if self.entries > self.entries_max { Err(self.too_many()) } else { Ok(None) };
         };
         let parent = self.parent(path.parent().unwrap_or(Path::new("")), entry)?;
         if self.entries > self.entries_max {
             return Err(self.too_many());
         }
+        let mut found = None;
         let body = match entry.kind {
-            Kind::Dir => return self.dir(parent, name, entry),
-            Kind::HardLink => return self.hard_link(parent, name, entry),
-            Kind::File => self.file(contents)?,
+            Kind::Dir => return self.dir(parent, name, entry).map(|()| None),
+            Kind::HardLink => return self.hard_link(parent, name, entry).map(|()| None),
+            Kind::File => {
+                let piece = match contents {
+                    From::Here(contents) => self.file(contents)?,
+                    From::There(piece) => {
+                        // Counted as if it had come: no context is larger than another.
+                        self.bytes += piece.size;
+                        piece
+                    }
+                };
+                let Piece { file, at, size, hash } = piece;
+                let body = Body::File { at, size, place: Box::new((file, hash)) };
+                found = Some(Piece { file, at, size, hash });
+                body
+            }
             Kind::Symlink => {
                 check_symlink(entry, &path)?;
                 Body::Link(OsStr::from_bytes(&entry.link).to_owned())
@@ -328,7 +380,7 @@ impl<'a> Builder<'a> {
         let mode = if entry.kind == Kind::Symlink { 0o777 } else { entry.mode };
         let id = self.add(Node { mode, mtime: entry.mtime, linked: false, body, xattrs })?;
         self.put(parent, name, id);
-        Ok(())
+        Ok(found)
     }
 
     fn too_many(&self) -> UnpackError {
@@ -393,7 +445,7 @@ impl<'a> Builder<'a> {
         Ok(at)
     }
 
-    fn file(&mut self, contents: &mut dyn Read) -> Result<Body, UnpackError> {
+    fn file(&mut self, contents: &mut dyn Read) -> Result<Piece, UnpackError> {
         let begin = self.at;
         let mut hasher = Hasher::new(Algorithm::Sha256);
         loop {
@@ -403,6 +455,10 @@ impl<'a> Builder<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(crate::unpack::refuse_invalid(error)),
             };
+            // An archive says how much there is; a download need not.
+            if self.at - begin + n as u64 > self.bytes_max - self.bytes {
+                return Err(refused(format!("the archive unpacks to more than {} bytes", self.bytes_max)));
+            }
             hasher.update(&self.piece[..n]);
             self.out.write_all(&self.piece[..n])?;
             self.at += n as u64;
@@ -411,7 +467,7 @@ impl<'a> Builder<'a> {
         let size = self.at - begin;
         self.bytes += size;
         let hash = Hash::try_from(hasher.finish().bytes()).map_err(|_| io::Error::other("a hash of another length"))?;
-        Ok(Body::File { at: begin, size, hash: Box::new(hash) })
+        Ok(Piece { file: 0, at: begin, size, hash })
     }
 
     fn dir(&mut self, parent: Id, name: &OsStr, entry: &Entry) -> Result<(), UnpackError> {
