@@ -19,6 +19,7 @@ mod error;
 pub mod filter;
 mod log;
 mod model;
+mod options;
 mod order;
 mod queue;
 pub mod template;
@@ -40,6 +41,7 @@ pub use log::{RunLog, log_key};
 pub use model::{
     BuildArg, BuildSpec, ImageName, Job, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
 };
+pub use options::{BuildOptions, NamedSecret, NamedSource, SshAgent};
 pub use order::Seal;
 pub use portolan_store::meta::run::RunFilter;
 pub use queue::LogState;

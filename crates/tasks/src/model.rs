@@ -7,6 +7,8 @@ use portolan_types::{Digest, Platform, RegistryName, RepoName, RunId, Secret, Ta
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::BuildOptions;
+
 /// Where a run stands. The words are ACR's (`RunStatus` of the ARM API).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStatus {
@@ -170,6 +172,9 @@ pub struct BuildSpec {
     /// For whom it reads and writes a registry whose roles are asked for each repository, by
     /// object id; none: for nobody.
     pub caller: Option<Uuid>,
+    /// What else was asked for. The run's row keeps it sealed, and no longer than until the
+    /// run ends.
+    pub options: BuildOptions,
 }
 
 /// The registry a run belongs to, as far as runs need to know it.

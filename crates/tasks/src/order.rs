@@ -1,5 +1,5 @@
 //! What a run is to build, as its row keeps it: JSON in which the values of secret build
-//! arguments are sealed. They are sealed when the run is ordered, opened when a worker takes
+//! arguments and all [`BuildOptions`] are sealed. They are sealed when the run is ordered, opened when a worker takes
 //! it, and gone when it ends; neither the database nor its write-ahead log ever holds them.
 
 use std::io;
@@ -8,7 +8,7 @@ use portolan_types::{RunId, Secret};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{BuildArg, BuildSpec, ImageName};
+use crate::{BuildArg, BuildOptions, BuildSpec, ImageName};
 
 /// Keeps values that the database must not show. `server` implements it with the master key.
 pub trait Seal: Send + Sync {
@@ -35,6 +35,10 @@ pub(crate) struct SealedSpec {
     /// Absent in the orders of older servers.
     #[serde(default)]
     caller: Option<Uuid>,
+    /// The options, sealed as one text; absent when there are none, and once the run has
+    /// ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    options: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,35 +56,52 @@ fn label(registry: i64, run: &RunId, arg: usize) -> String {
     format!("{registry}/{run}/{arg}")
 }
 
+/// The place of the options.
+fn options_label(registry: i64, run: &RunId) -> String {
+    format!("{registry}/{run}/options")
+}
+
 impl SealedSpec {
     /// Seal the order of a run.
     pub(crate) fn seal(spec: BuildSpec, registry: i64, run: &RunId, seal: &dyn Seal) -> io::Result<SealedSpec> {
-        let BuildSpec { images, push, no_cache, dockerfile, target, args, context, caller } = spec;
+        let BuildSpec { images, push, no_cache, dockerfile, target, args, context, caller, options } = spec;
         let sealed = |(n, arg): (usize, BuildArg)| {
             let BuildArg { name, value, secret } = arg;
             let value = if secret { seal.seal(&label(registry, run, n), &value)? } else { value.into_exposed() };
             Ok(SealedArg { name, value, secret })
         };
         let args = args.into_iter().enumerate().map(sealed).collect::<io::Result<_>>()?;
-        Ok(SealedSpec { images, push, no_cache, dockerfile, target, args, context, caller })
+        let options = match options.is_empty() {
+            true => None,
+            false => Some(seal.seal(&options_label(registry, run), &options.to_plain()?)?),
+        };
+        Ok(SealedSpec { images, push, no_cache, dockerfile, target, args, context, caller, options })
     }
 
     /// Open it; `None` when a secret cannot be opened.
     pub(crate) fn open(self, registry: i64, run: &RunId, seal: &dyn Seal) -> Option<BuildSpec> {
-        let SealedSpec { images, push, no_cache, dockerfile, target, args, context, caller } = self;
+        let SealedSpec { images, push, no_cache, dockerfile, target, args, context, caller, options } = self;
         let opened = |(n, arg): (usize, SealedArg)| {
             let SealedArg { name, value, secret } = arg;
             let value = if secret { seal.open(&label(registry, run, n), &value)? } else { Secret::new(value) };
             Some(BuildArg { name, value, secret })
         };
         let args = args.into_iter().enumerate().map(opened).collect::<Option<_>>()?;
-        Some(BuildSpec { images, push, no_cache, dockerfile, target, args, context, caller })
+        let options = match options {
+            None => BuildOptions::default(),
+            Some(sealed) => BuildOptions::from_plain(&seal.open(&options_label(registry, run), &sealed)?)?,
+        };
+        Some(BuildSpec { images, push, no_cache, dockerfile, target, args, context, caller, options })
     }
 
     /// The secrets that can be opened, for masking them.
     pub(crate) fn secrets(&self, registry: i64, run: &RunId, seal: &dyn Seal) -> Vec<Secret<String>> {
         let secret = self.args.iter().enumerate().filter(|(_, arg)| arg.secret);
-        secret.filter_map(|(n, arg)| seal.open(&label(registry, run, n), &arg.value)).collect()
+        let mut secrets: Vec<_> =
+            secret.filter_map(|(n, arg)| seal.open(&label(registry, run, n), &arg.value)).collect();
+        let options = self.options.as_ref().and_then(|sealed| seal.open(&options_label(registry, run), sealed));
+        secrets.extend(options.and_then(|o| BuildOptions::from_plain(&o)).iter().flat_map(BuildOptions::secrets));
+        secrets
     }
 
     /// What is kept of it once the run has ended.
@@ -88,6 +109,7 @@ impl SealedSpec {
         for arg in self.args.iter_mut().filter(|arg| arg.secret) {
             arg.value = String::new();
         }
+        self.options = None;
         self
     }
 }

@@ -312,7 +312,8 @@ pub(crate) fn announce_log(tx: &mut dyn Tx, registry: i64, id: &RunId, now: Time
 
 /// Values that must not be seen.
 pub(crate) fn secrets(spec: &BuildSpec) -> Vec<Secret<String>> {
-    spec.args.iter().filter(|arg| arg.secret).map(|arg| arg.value.clone()).collect()
+    let args = spec.args.iter().filter(|arg| arg.secret).map(|arg| arg.value.clone());
+    args.chain(spec.options.secrets()).collect()
 }
 
 /// An error as it is kept and listed. It may quote a whole command, or a Dockerfile's line

@@ -23,7 +23,7 @@ use crate::{
 /// What a run says whose server stopped under it.
 const LOST: &str = "the server stopped during this run";
 /// What a run says whose secrets do not open.
-const SEALED: &str = "the secret build arguments of this run were sealed with another master key; order the run again";
+const SEALED: &str = "the secrets of this run were sealed with another master key; order the run again";
 /// What a run says whose row nobody can read.
 const UNREADABLE: &str = "the server could not read the order";
 /// How often workers look for runs that another process queued.

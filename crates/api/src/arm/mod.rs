@@ -3,6 +3,7 @@
 //! Objects are passed through as JSON where they are only shown, so that a server newer
 //! than the client loses nothing; the types here are what the client itself reads.
 
+mod build_options;
 mod cache_rule;
 mod custom_domain;
 mod extension;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub use self::extension::path_of;
 pub use self::registry::{Registry, RegistryProperties, RegistryRef, Sku};
+pub use self::build_options::{BuildLabel, BuildOptions, BuildSecret, BuildSource, BuildSsh};
 pub use self::run::{Argument, DockerBuildRequest, Run, RunPlatform, RunProperties, SourceUpload};
 use crate::error::{Error, Result};
 use crate::identity::SignIn;

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ArmClient, RegistryRef};
+use super::{ArmClient, BuildOptions, RegistryRef};
 use crate::error::{Error, Result};
 use crate::transport;
 
@@ -45,6 +45,9 @@ pub struct DockerBuildRequest {
     /// How long the run may take, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u32>,
+    /// What Azure's order has no word for.
+    #[serde(default, skip_serializing_if = "BuildOptions::is_empty")]
+    pub build_options: BuildOptions,
 }
 
 /// `{os, architecture, variant}`.

@@ -4,7 +4,10 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use expect_test::expect;
 use portolan_api::acr::{AcrClient, AcrTokens, Login};
-use portolan_api::arm::{Argument, ArmClient, DockerBuildRequest, RegistryRef, Run, RunPlatform};
+use portolan_api::arm::{
+    Argument, ArmClient, BuildOptions, BuildSecret, BuildSource, BuildSsh, DockerBuildRequest, RegistryRef, Run,
+    RunPlatform,
+};
 use portolan_api::identity::SignIn;
 use portolan_api::transport::{self, TransportOptions};
 use portolan_api::{HttpClient, Token};
@@ -118,8 +121,16 @@ async fn a_build_on_the_wire() {
         target: None,
         arguments: vec![Argument::new("APP_ENV", "production", false), Argument::new("KEY", "hush", true)],
         timeout: None,
+        build_options: BuildOptions {
+            secrets: vec![BuildSecret::new("token", b"hush")],
+            ssh: vec![BuildSsh::forwarded("default"), BuildSsh::with_keys("git", [b"hush".as_slice()])],
+            contexts: vec![BuildSource { name: "lib".into(), source: "https://u:hush@h/r".into() }],
+            check: true,
+            ..BuildOptions::default()
+        },
     };
-    assert!(!format!("{request:?}").contains("hush"), "secrets do not print");
+    let shown = format!("{request:?}");
+    assert!(!shown.contains("hush") && !shown.contains("aHVzaA"), "secrets do not print: {shown}");
     let run: Run = serde_json::from_value(arm.schedule_build(&registry(), &request).await.unwrap()).unwrap();
     assert_eq!((run.properties.run_id.as_str(), run.is_over()), ("cb1", false));
     assert_eq!(arm.log_url(&registry(), "cb1").await.unwrap(), "https://h/blob/a/logs/l?sig=2");
@@ -153,7 +164,34 @@ async fn a_build_on_the_wire() {
               "value": "hush",
               "isSecret": true
             }
-          ]
+          ],
+          "buildOptions": {
+            "secrets": [
+              {
+                "id": "token",
+                "value": "aHVzaA=="
+              }
+            ],
+            "ssh": [
+              {
+                "id": "default",
+                "forward": true
+              },
+              {
+                "id": "git",
+                "keys": [
+                  "aHVzaA=="
+                ]
+              }
+            ],
+            "contexts": [
+              {
+                "name": "lib",
+                "source": "https://u:hush@h/r"
+              }
+            ],
+            "check": true
+          }
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&sent).unwrap());
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use portolan_api::arm::{Argument, DockerBuildRequest, RegistryRef, RunPlatform};
+use portolan_api::arm::{Argument, BuildOptions, DockerBuildRequest, RegistryRef, RunPlatform};
 use portolan_types::{Platform, limits};
 use serde_json::Value;
 
@@ -115,6 +115,7 @@ pub(super) async fn run(ctx: &Context, args: BuildArgs) -> Result<Output> {
         target: args.target.clone(),
         arguments: arguments(&args),
         timeout: args.timeout,
+        build_options: BuildOptions::default(),
     };
     if request.image_names.is_empty() && request.is_push_enabled {
         ctx.talk.warn("'--image or -t' is not provided. Skipping image push after build.");

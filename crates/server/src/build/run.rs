@@ -175,7 +175,7 @@ impl Builds {
 }
 
 fn request(job: &Job, source: Source) -> BuildRequest {
-    let args = &job.build.args;
+    let (args, options) = (&job.build.args, &job.build.options);
     let context = BuildContext::Packed(source.context);
     BuildRequest {
         dockerfile_name: source.dockerfile_name,
@@ -184,6 +184,7 @@ fn request(job: &Job, source: Source) -> BuildRequest {
         secret_args: args.iter().filter(|a| a.secret).map(|a| a.name.clone()).collect(),
         target: job.build.target.clone(),
         no_cache: job.build.no_cache,
+        labels: options.labels.clone(),
         ..BuildRequest::new(context, source.dockerfile, job.platform.clone(), Timestamp::now())
     }
 }

@@ -15,7 +15,8 @@ use futures_util::{TryStreamExt, stream};
 use portolan_store::blob::{Blobs, BoxFuture, ByteStream, FsBlobs};
 use portolan_store::meta::{Meta, PostgresConfig};
 use portolan_tasks::{
-    BuildSpec, CancelFlag, Job, NewRun, Outcome, Run, RunKind, RunLog, RunRegistry, Runner, Seal, Tasks, TasksConfig,
+    BuildOptions, BuildSpec, CancelFlag, Job, NewRun, Outcome, Run, RunKind, RunLog, RunRegistry, Runner, Seal, Tasks,
+    TasksConfig,
 };
 use portolan_testkit::postgres;
 use portolan_types::{Digest, RunId, Secret, Timestamp};
@@ -138,6 +139,7 @@ async fn order(tasks: &Tasks, names: &[&str]) -> NewRun {
             args: Vec::new(),
             context: staged.relative_path,
             caller: None,
+            options: BuildOptions::default(),
         },
         platform: "linux/amd64".parse().unwrap(),
         cpu: 2,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use portolan_store::meta::run;
-use portolan_tasks::{BuildArg, Outcome, RunStatus, TasksConfig};
+use portolan_tasks::{BuildArg, NamedSecret, NamedSource, Outcome, RunStatus, SshAgent, TasksConfig};
 use portolan_types::Timestamp;
 
 use super::*;
@@ -54,20 +54,30 @@ async fn no_file_shows_a_secret() {
     let tasks = place.tasks(TasksConfig::default()).await;
     let mut new = order(&tasks, &[]).await;
     new.build.args = vec![arg("TOKEN", "correct horse battery staple", true), arg("MODE", "seen by everybody", false)];
+    let value = |text: &str| text.as_bytes().to_vec().into();
+    new.build.options.secrets = vec![NamedSecret { id: "pip".into(), value: value("a secret of the build") }];
+    let agent = SshAgent { id: "default".into(), keys: vec![value("a private key")], forward: false };
+    new.build.options.ssh = vec![agent];
+    let source = "https://user:swordfish@example.com/a.git".to_owned();
+    new.build.options.contexts = vec![NamedSource { name: "lib".into(), source }];
+    let options = new.build.options.clone();
     let run = tasks.schedule(new, Timestamp::now()).await.unwrap();
     let nowhere = |when: &str| {
         // What is not secret shows that the row was looked at.
         let seen = files_with(place.dir.path(), "seen by everybody");
         assert!(seen.iter().any(|f| f.starts_with("portolan.db")), "{when}: {seen:?}");
-        let shown = files_with(place.dir.path(), "correct horse battery staple");
-        assert!(shown.is_empty(), "{when}: {shown:?}");
+        for secret in ["correct horse battery staple", "a secret of the build", "a private key", "swordfish"] {
+            let shown = files_with(place.dir.path(), secret);
+            assert!(shown.is_empty(), "{when}, {secret}: {shown:?}");
+        }
     };
     nowhere("queued");
     let (runner, mut works) = handed();
     tasks.start_workers(1, runner);
     let work = works.recv().await.unwrap();
     assert_eq!(work.job.build.args[0].value.expose(), "correct horse battery staple");
-    work.log.line("the token is correct horse battery staple");
+    assert_eq!(work.job.build.options, options);
+    work.log.line("the token is correct horse battery staple, and a secret of the build, and a private key");
     nowhere("running");
     work.done.send(Outcome::Failed("bad token: correct horse battery staple".into())).unwrap();
     ended(&tasks, &run.id).await;
@@ -93,7 +103,7 @@ async fn another_master_key_opens_nothing() {
     work.done.send(Outcome::Succeeded(Vec::new())).unwrap();
     let (run, text) = ended(&after, &sealed.id).await;
     assert_eq!(run.status, RunStatus::Error);
-    let why = "the secret build arguments of this run were sealed with another master key; order the run again";
+    let why = "the secrets of this run were sealed with another master key; order the run again";
     assert_eq!(run.error.as_deref(), Some(why));
     assert!(text.ends_with(&format!(". Error: {why}\r\n")), "{text}");
     ended(&after, &plain.id).await;

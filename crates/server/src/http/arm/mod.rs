@@ -9,6 +9,7 @@
 
 mod absent;
 mod activity;
+mod build_options;
 mod cache_rule;
 mod filter;
 pub mod group;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::blob::{Permission, signed_url};
-use super::{ArmTarget, Response, json_body, list_of, no_such_method, no_such_type, respond};
+use super::{ArmTarget, Response, build_options, json_body, list_of, no_such_method, no_such_type, respond};
 use crate::App;
 
 /// How long a context may take to be uploaded: every request of it begins within this.
@@ -63,7 +63,7 @@ fn refused(error: portolan_tasks::Error) -> Error {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(Kind::Invalid, "InvalidRequest", message)
 }
 
@@ -162,6 +162,8 @@ pub(super) struct RunRequest {
     source_location: Option<String>,
     is_archive_enabled: Option<bool>,
     credentials: Option<CredentialsBody>,
+    /// See [`super::build_options`].
+    build_options: Option<Secret<Value>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -229,6 +231,7 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
         ),
     };
     let args = request.arguments.unwrap_or_default();
+    let (options, single) = build_options::read(request.build_options.map(Secret::into_exposed))?;
     let build = BuildSpec {
         images: Vec::new(),
         push: request.is_push_enabled.unwrap_or(true) && !images.is_empty(),
@@ -241,6 +244,7 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
             .collect(),
         context: source(request.source_location)?,
         caller: caller(ctx, &target.registry, request.credentials)?,
+        options,
     };
     let registry = &target.registry;
     Ok(NewRun {
@@ -252,7 +256,7 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
         kind: RunKind::QuickBuild,
         image_names: images,
         build,
-        platform: platform(request.platform)?,
+        platform: single.map_or_else(|| platform(request.platform), Ok)?,
         cpu: request.agent_configuration.and_then(|a| a.cpu).unwrap_or(2).clamp(1, 64),
         timeout_secs,
         archived: request.is_archive_enabled.unwrap_or(false),
