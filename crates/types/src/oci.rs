@@ -340,6 +340,9 @@ pub struct ImageConfig {
     /// One entry for each instruction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+    /// BuildKit's inline cache: records of the steps behind the layers, JSON as base64.
+    #[serde(default, rename = "moby.buildkit.cache.v0", skip_serializing_if = "Option::is_none")]
+    pub build_cache: Option<String>,
 }
 
 /// `config` of an image configuration.
