@@ -163,11 +163,12 @@ fn components_reversed(path: &Path) -> Vec<OsString> {
 
 /// Make the directory `path` inside `root`, and its parents, where they are missing; links
 /// on the way are followed. What is made gets mode 0755, the owner and, where given, the
-/// modification time. Returns the directory.
+/// modification time. A parent's set-group-ID bit is inherited, and without an owner its
+/// group too, as docker's are. Returns the directory.
 pub(crate) fn make_dirs(
     root: BorrowedFd<'_>,
     path: &Path,
-    owner: (u32, u32),
+    owner: Option<(u32, u32)>,
     mtime: Option<Timespec>,
 ) -> io::Result<OwnedFd> {
     match dir_in(root, path) {
@@ -187,8 +188,11 @@ pub(crate) fn make_dirs(
                     Err(error) => return Err(error.into()),
                 }
                 let next = rustix::fs::openat(&at, name, flags, Mode::empty())?;
-                rustix::fs::fchown(&next, uid(owner.0), gid(owner.1))?;
-                rustix::fs::fchmod(&next, Mode::from_raw_mode(0o755))?;
+                let inherited = rustix::fs::fstat(&next)?.st_mode & 0o2000;
+                if let Some(owner) = owner {
+                    rustix::fs::fchown(&next, uid(owner.0), gid(owner.1))?;
+                }
+                rustix::fs::fchmod(&next, Mode::from_raw_mode(0o755 | inherited))?;
                 if let Some(mtime) = mtime {
                     rustix::fs::futimens(&next, &mtime_only(mtime))?;
                 }
@@ -320,7 +324,7 @@ mod tests {
         assert_eq!(read_in(root, Path::new("../secret"), 100).unwrap().unwrap(), b"inside");
         assert_eq!(read_in(root, Path::new("secret"), 3).unwrap(), None);
         assert!(resolve(root, Path::new("loop/x")).is_err());
-        make_dirs(root, Path::new("abs/made/here"), (0, 0), None).unwrap();
+        make_dirs(root, Path::new("abs/made/here"), None, None).unwrap();
         assert!(inside.join("real/made/here").is_dir());
         assert!(!dir.path().join("made").exists());
         remove_all(root, OsStr::new("real")).unwrap();

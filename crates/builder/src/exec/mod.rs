@@ -8,6 +8,7 @@
 //! step process or the engine dies, the kernel ends every process of the step.
 
 mod cgroup;
+mod emulate;
 mod spec;
 mod step;
 mod stubs;
@@ -28,6 +29,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+pub use emulate::{Emulator, emulator_for};
 pub use step::step_main;
 
 use self::cgroup::Cgroup;
@@ -137,6 +139,8 @@ pub struct StepSpec<'a> {
     /// `RUN --security=insecure`: with every capability and nothing of the kernel hidden.
     /// Whoever may say this may do anything to the machine.
     pub insecure: bool,
+    /// What runs its programs, when this machine cannot by itself; see [`emulator_for`].
+    pub emulator: Option<Emulator>,
 }
 
 /// What a step can reach.
@@ -196,7 +200,7 @@ pub fn run(
 ) -> Result<Exit, ExecError> {
     cancel.check().map_err(|_| ExecError::Cancelled)?;
     let root = fsys::open_root(step.root)?;
-    drop(fsys::make_dirs(root.as_fd(), Path::new(&step.cwd), (0, 0), None)?);
+    drop(fsys::make_dirs(root.as_fd(), Path::new(&step.cwd), Some((0, 0)), None)?);
     let group = if config.cgroups { Cgroup::create(&config.state_dir, &step.limits) } else { Cgroup::default() };
     let mut stubs = Stubs::default();
     let result = job(step, root.as_fd(), &mut stubs, !group.devices)
@@ -281,6 +285,7 @@ fn job(step: &StepSpec<'_>, root: BorrowedFd<'_>, stubs: &mut Stubs, lock_device
         hostname: HOSTNAME.to_owned(),
         network: step.network != Network::None,
         insecure: step.insecure,
+        emulator: step.emulator.clone(),
         lock_devices,
         mounts,
         files,

@@ -215,7 +215,7 @@ impl Unpacker<'_> {
             Ok(fd) => Ok(fd),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOENT) if self.rules.make_parents => {
-                    Ok(fsys::make_dirs(self.dest, path, self.rules.owner.unwrap_or((0, 0)), None)?)
+                    Ok(fsys::make_dirs(self.dest, path, Some(self.rules.owner.unwrap_or((0, 0))), None)?)
                 }
                 Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
                     if self.rules.whiteouts == Whiteouts::Mark && !self.rules.make_parents =>
