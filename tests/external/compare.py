@@ -7,8 +7,9 @@ usage: compare.py [NAME-GLOB…]        (run by compare.sh, which sets the envir
 Cases are in compare/*.txt, many in a file:
 
     === name of the case
-    args: --target x --build-arg A=1     given to both builders; %CTX/ is the context, where a
-                                         name is taken from the current folder by docker
+    args: --target x --build-arg A=1     given to all builders; %CTX/ is the context, where a
+                                         name is taken from the current folder by docker;
+                                         %ABS/ is the context's path for ours too
     expect: refused                      both must refuse (nothing else is compared)
     expect: ours refuses: reason         only ours must
     expect: docker refuses: reason       only docker must, with what is newer than it
@@ -268,7 +269,7 @@ def tree_of(layers):
 
 def arguments(case, context):
     """Arguments of the command line for the other builders."""
-    args = [arg.replace("%CTX", str(context)) for arg in case.args]
+    args = [arg.replace("%CTX", str(context)).replace("%ABS", str(context)) for arg in case.args]
     if case.old_words is not None:
         path = context.with_suffix(".docker")
         path.write_bytes(case.old_words)
@@ -323,7 +324,7 @@ def fetch(path, accept="*/*"):
 
 
 def build_ours(case, context, tag):
-    args = [arg.replace("%CTX/", "") for arg in case.args]
+    args = [arg.replace("%CTX/", "").replace("%ABS", str(context)) for arg in case.args]
     argv = [os.environ["PORTOLAN"], "acr", "build", "-r", os.environ["REG"], "-t", tag, *args, str(context)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
     if done.returncode != 0:
