@@ -392,6 +392,7 @@ fn build_config(settings: &Settings) -> BuildConfig {
             secs_max: Some(RUN_SECS_MAX),
         },
         cache_bytes_max: settings.build_cache_bytes_max.0,
+        contexts_bytes_max: settings.build_contexts_bytes_max.0,
         snapshots_bytes_max: settings.build_snapshots_bytes_max.0,
     }
 }

@@ -12,6 +12,7 @@ mod images;
 mod run;
 mod source;
 mod steps;
+pub(crate) mod stock;
 mod upstream;
 
 use std::collections::HashMap;
@@ -41,6 +42,8 @@ pub struct BuildConfig {
     pub limits: StepLimits,
     /// Bytes of content that step records may keep in the store.
     pub cache_bytes_max: u64,
+    /// Bytes of build contexts' files to keep for the next build from the same folder.
+    pub contexts_bytes_max: u64,
     /// Bytes of unpacked layers and of step results to keep ready under `state_dir`.
     pub snapshots_bytes_max: u64,
 }
@@ -53,6 +56,8 @@ pub struct Builds {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     runs_dir: PathBuf,
+    /// What earlier contexts left.
+    stock: Arc<stock::Shelves>,
 }
 
 /// What every run of a server uses.
@@ -85,7 +90,17 @@ impl Builds {
         let engine =
             Arc::new(Engine::open(engine, content, Arc::new(NoImages), steps).context("open the build engine")?);
         tokio::spawn(evict(Arc::downgrade(&engine), config.snapshots_bytes_max));
-        Ok(Builds { shared: Arc::new(Shared { service, runtime, upstreams: Mutex::default() }), engine, runs_dir })
+        let stock = stock::Shelves::open(config.state_dir.join("stock"), config.contexts_bytes_max);
+        let stock = Arc::new(stock.context("open what earlier build contexts left")?);
+        stock
+            .retain(&|id| service.registry_by_id(id).is_some())
+            .context("drop contexts of registries that are gone")?;
+        Ok(Builds {
+            shared: Arc::new(Shared { service, runtime, upstreams: Mutex::default() }),
+            engine,
+            runs_dir,
+            stock,
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! Carrying out one build run, from the packed context to the tags.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,9 +18,8 @@ use portolan_types::{ImageRef, Reference, RepoName, Timestamp};
 use serde_json::json;
 
 use super::Builds;
-use super::content::StreamReader;
 use super::images::RunImages;
-use super::source::{Source, read_context};
+use super::source::Source;
 
 impl Runner for Builds {
     fn run(&self, job: Job, log: RunLog, cancel: CancelFlag) -> BoxFuture<'_, Outcome> {
@@ -81,12 +78,7 @@ impl Builds {
         let begun = Instant::now();
 
         log.note("Downloading source code...");
-        let archive = self.archive(job).await?;
-        let source = blocking({
-            let (dir, stop, name) = (dir.to_owned(), stop.clone(), job.build.dockerfile.clone());
-            move || read_context(archive, &dir, &name, &stop)
-        })
-        .await??;
+        let source = self.uploaded(job, registry, dir, &stop).await?;
         log.note("Finished downloading source code");
 
         let timeout = job.timeout_secs;
@@ -117,17 +109,6 @@ impl Builds {
         log.note(&format!("Step ID: build marked as successful (elapsed time in seconds: {secs:.6})"));
         dependencies(registry, &built, &images.found.lock(), &stored, log);
         Ok(stored)
-    }
-
-    /// The packed context, for a thread that may block.
-    async fn archive(&self, job: &Job) -> Result<Box<dyn Read + Send>, Trouble> {
-        let blobs = &self.shared.service.blobs;
-        let gone = |e: &dyn std::fmt::Display| Trouble::Server(format!("the build context cannot be read: {e}"));
-        if let Some(path) = blobs.object_path(&job.build.context) {
-            return File::open(path).map(|f| Box::new(f) as _).map_err(|e| gone(&e));
-        }
-        let body = blobs.object_read(&job.build.context, 0..u64::MAX).await.map_err(|e| gone(&e))?;
-        Ok(Box::new(StreamReader::new(self.shared.runtime.clone(), body)))
     }
 
     /// Give the image to every repository it is named in, under every tag.
@@ -282,7 +263,7 @@ fn dependencies(
 }
 
 /// Run on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
     tokio::task::spawn_blocking(work).await.map_err(|cause| {
         tracing::error!(%cause, "a build panicked");
         Trouble::Server("the server failed in the middle of the build".into())

@@ -1,15 +1,23 @@
-//! What a run builds from: the packed context, read once as the hostile archive it may be,
-//! and the Dockerfile in it.
+//! What a run builds from: the context that was sent, read once as the hostile archive it may
+//! be, and the Dockerfile in it.
+//!
+//! Our own client sends only what the server lacks; the rest is in [`super::stock`], where
+//! what came goes once the build has it.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use portolan_builder::Cancel;
-use portolan_builder::context::{Context, ContextError, ContextLimits};
+use portolan_builder::context::{Context, ContextError, ContextLimits, Received};
+use portolan_service::Registry;
+use portolan_tasks::Job;
 use portolan_types::limits;
 
-use super::run::Trouble;
+use super::Builds;
+use super::content::StreamReader;
+use super::run::{Trouble, blocking};
+use super::stock::{Owner, Shelf};
 
 /// A context ready to build.
 pub(super) struct Source {
@@ -19,23 +27,89 @@ pub(super) struct Source {
     pub(super) ignore: Option<String>,
 }
 
-/// Read the packed context. What is in its files goes to a file at `path`, which has no name
-/// any more when this returns: it goes with the last who has it open.
-pub(super) fn read_context(
-    archive: Box<dyn Read + Send>,
-    path: &Path,
-    name: &str,
-    stop: &Cancel,
-) -> Result<Source, Trouble> {
-    let server = |what: &str, e: std::io::Error| Trouble::Server(format!("{what}: {e}"));
-    let contents = File::options().read(true).write(true).create(true).truncate(true).open(path);
-    let contents = contents.map_err(|e| server("make a file for the build context", e))?;
-    std::fs::remove_file(path).map_err(|e| server("make a file for the build context", e))?;
-    let mut context = Context::read(archive, contents, &ContextLimits::default(), stop).map_err(|e| match e {
+impl Builds {
+    /// The context that was sent for a run. What is in its files goes to a file at `path`.
+    pub(super) async fn uploaded(
+        &self,
+        job: &Job,
+        registry: &Registry,
+        path: &Path,
+        stop: &Cancel,
+    ) -> Result<Source, Trouble> {
+        let archive = self.archive(&job.build.context).await?;
+        let owner = Owner { registry: registry.id, caller: job.build.caller };
+        let shelf = self.stock.shelf(&owner).map_err(|e| server("open what earlier contexts left", e))?;
+        let (path, stop, name) = (path.to_owned(), stop.clone(), job.build.dockerfile.clone());
+        let (source, received) = blocking({
+            let path = path.clone();
+            move || {
+                let (context, received) = receive(archive, &path, &shelf, &stop)?;
+                Ok::<_, Trouble>((in_context(context, &name)?, received))
+            }
+        })
+        .await??;
+        if !received.is_empty() {
+            // Beside the build, which has the file open and needs it no more than that.
+            let stock = self.stock.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = stock.keep(&owner, &path, &received) {
+                    tracing::warn!(%error, "keep the contents of a build context");
+                }
+            });
+        }
+        Ok(source)
+    }
+
+    /// A packed context, for a thread that may block.
+    pub(super) async fn archive(&self, key: &str) -> Result<Box<dyn Read + Send>, Trouble> {
+        let blobs = &self.shared.service.blobs;
+        let gone = |e: &dyn std::fmt::Display| Trouble::Server(format!("the build context cannot be read: {e}"));
+        if let Some(path) = blobs.object_path(key) {
+            return File::open(path).map(|f| Box::new(f) as _).map_err(|e| gone(&e));
+        }
+        let body = blobs.object_read(key, 0..u64::MAX).await.map_err(|e| gone(&e))?;
+        Ok(Box::new(StreamReader::new(self.shared.runtime.clone(), body)))
+    }
+}
+
+pub(super) fn server(what: &str, e: std::io::Error) -> Trouble {
+    Trouble::Server(format!("{what}: {e}"))
+}
+
+/// Why a context cannot be built from.
+pub(super) fn unreadable(error: ContextError) -> Trouble {
+    match error {
         ContextError::Refused(why) => Trouble::Order(why),
+        ContextError::Missing => Trouble::Order(portolan_builder::context::MISSING.to_owned()),
         ContextError::Cancelled => Trouble::Stopped,
         ContextError::Io(e) => server("read the build context", e),
-    })?;
+    }
+}
+
+/// Read what was sent. The file at `path` has a name when this returns only if there is
+/// something in it to keep.
+pub(super) fn receive(
+    archive: Box<dyn Read + Send>,
+    path: &Path,
+    shelf: &Shelf,
+    stop: &Cancel,
+) -> Result<(Context, Vec<Received>), Trouble> {
+    let contents = contents_file(path)?;
+    let read = Context::receive(archive, contents, shelf, &ContextLimits::default(), stop);
+    if !matches!(&read, Ok((_, received)) if !received.is_empty()) {
+        std::fs::remove_file(path).map_err(|e| server("remove a build context", e))?;
+    }
+    read.map_err(unreadable)
+}
+
+/// A new file for what is in a context's files.
+pub(super) fn contents_file(path: &Path) -> Result<File, Trouble> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
+    file.map_err(|e| server("make a file for the build context", e))
+}
+
+/// The Dockerfile called `name` and what goes with it, taken out of a context.
+pub(super) fn in_context(mut context: Context, name: &str) -> Result<Source, Trouble> {
     let text = dockerfile(&context, name)?;
     let (mut shown, mut ignore) = (name, None);
     if let Some(original) = client_copy(name) {

@@ -348,6 +348,9 @@ settings! {
         build_steps_parallel_max: u32 = "0";
         /// Content that the build cache may keep in the store.
         build_cache_bytes_max: ByteSize = "20GiB";
+        /// Files of build contexts kept on this machine, so that the next build of the same folder sends only what
+        /// changed. 0 to keep none.
+        build_contexts_bytes_max: ByteSize = "10GiB";
         /// Unpacked base images and step results kept ready on this machine for later builds. What is removed is
         /// unpacked again, or its step done again.
         build_snapshots_bytes_max: ByteSize = "40GiB";
