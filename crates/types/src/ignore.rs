@@ -110,6 +110,29 @@ impl Ignore {
         Ok(ignore)
     }
 
+    /// Patterns as they are, one each, without what a file has around them (comments, space).
+    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Ignore, InvalidIgnore> {
+        let mut ignore = Ignore::default();
+        for (index, text) in patterns.into_iter().enumerate() {
+            let (exception, pattern) = match text.strip_prefix('!') {
+                Some(rest) => (true, rest),
+                None => (false, text),
+            };
+            let invalid = |why| InvalidIgnore { line: index + 1, pattern: text.to_owned(), why };
+            if pattern.is_empty() {
+                return Err(invalid("there is no pattern"));
+            }
+            let cleaned = clean(pattern);
+            let cleaned = match cleaned.strip_prefix('/') {
+                Some(rest) if !rest.is_empty() => rest.to_owned(),
+                _ => cleaned,
+            };
+            ignore.has_exceptions |= exception;
+            ignore.patterns.push(Pattern::compile(exception, cleaned).map_err(invalid)?);
+        }
+        Ok(ignore)
+    }
+
     /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
@@ -139,6 +162,14 @@ impl Ignore {
     /// pattern may take back something below it. Errs on the side of going in.
     pub fn may_include_below(&self, dir: &str) -> bool {
         !self.matches(dir) || self.patterns.iter().any(|p| p.exception && p.may_match_below(dir))
+    }
+}
+
+impl Ignore {
+    /// Whether some pattern may match something below the directory `dir`. Errs on the side
+    /// of saying so.
+    pub fn may_match_below(&self, dir: &str) -> bool {
+        self.patterns.iter().any(|p| p.may_match_below(dir))
     }
 }
 

@@ -100,7 +100,7 @@ impl Copier<'_> {
     }
 
     fn make_dirs(&self, path: &Path) -> Result<OwnedFd, CopyError> {
-        fsys::make_dirs(self.dest_root, path, self.opts.chown.unwrap_or((0, 0)), None).map_err(|error| {
+        fsys::make_dirs(self.dest_root, path, self.opts.chown, None).map_err(|error| {
             match Errno::from_io_error(&error) {
                 Some(Errno::NOTDIR | Errno::EXIST | Errno::LOOP) => {
                     CopyError::User(format!("cannot copy to non-directory: /{}", path.display()))
@@ -157,7 +157,11 @@ impl Copier<'_> {
     }
 
     fn mode(&self, stat: &Stat) -> Mode {
-        Mode::from_raw_mode(self.opts.chmod.unwrap_or(stat.st_mode) & 0o7777)
+        let mode = match &self.opts.chmod {
+            Some(chmod) => chmod.apply(stat.st_mode, fsys::kind(stat) == FileType::Directory),
+            None => stat.st_mode,
+        };
+        Mode::from_raw_mode(mode & 0o7777)
     }
 
     fn dir(&mut self, item: &Item, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<OwnedFd, CopyError> {

@@ -9,6 +9,7 @@
 //! nothing, what the classic builder does: it is an error if all of them do.
 
 mod apply;
+mod chmod;
 mod digest;
 mod glob;
 mod select;
@@ -18,8 +19,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portolan_types::Digest;
+use portolan_types::ignore::Ignore;
 
 use self::select::Source;
+
+pub use chmod::{Chmod, InvalidMode};
 
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -42,15 +46,22 @@ pub struct Hidden<'a> {
 pub struct SelectOpts<'a> {
     /// What is hidden.
     pub hidden: Option<Hidden<'a>>,
+    /// What is left out (`--exclude`): paths below a source that is a directory, or the name
+    /// of a source that is none.
+    pub exclude: Option<&'a Ignore>,
+    /// Keep the directories that sources are in (`--parents`), from the source's root or from
+    /// the `/./` in its path on. Patterns are then those of ignore files: `**` is any number
+    /// of directories.
+    pub parents: bool,
 }
 
 /// How to write.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CopyOpts {
     /// Owner and group of everything written; 0:0 when absent and `keep_owner` is not set.
     pub chown: Option<(u32, u32)>,
     /// Permission bits of everything copied.
-    pub chmod: Option<u32>,
+    pub chmod: Option<Chmod>,
     /// Unpack local archives (`ADD`).
     pub unpack: bool,
     /// Keep owners as they are in the source (`COPY --from`).

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use portolan_types::ignore::Ignore;
 use rustix::fs::{FileType, Stat};
 
 use super::glob::{Glob, has_wildcard};
@@ -45,33 +46,80 @@ pub(super) struct Source {
 struct Selection<'a> {
     root: &'a Tree,
     hidden: Option<Hidden<'a>>,
+    exclude: Option<&'a Ignore>,
     sources: Vec<Source>,
     count: usize,
 }
 
+/// What a walk takes: with `--parents` only what a pattern names.
+#[derive(Clone, Copy)]
+enum Take<'a> {
+    All,
+    Only(&'a Ignore),
+}
+
 /// Find what `patterns` name under `source_root`.
 pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
-    let mut selection = Selection { root: &root, hidden: opts.hidden, sources: Vec::new(), count: 0 };
+    let mut selection =
+        Selection { root: &root, hidden: opts.hidden, exclude: opts.exclude, sources: Vec::new(), count: 0 };
+    let mut left_out = false;
     for pattern in patterns {
-        let path = fsys::clean(Path::new(pattern));
+        let (base, only) = match opts.parents {
+            true => with_parents(pattern)?,
+            false => (pattern.as_str(), None),
+        };
+        let before = selection.sources.len();
+        let path = fsys::clean(Path::new(base));
         let parts: Vec<&str> = path.to_str().unwrap_or_default().split('/').filter(|part| !part.is_empty()).collect();
+        let take = only.as_ref().map_or(Take::All, |(only, _)| Take::Only(only));
+        let missing = || CopyError::User(format!("\"/{}\": not found", fsys::clean(Path::new(pattern)).display()));
         if parts.iter().any(|part| has_wildcard(part)) {
             let mut found = Vec::new();
             selection.glob(pattern, PathBuf::new(), &parts, &mut found, 0)?;
             found.sort_unstable();
             found.dedup();
             for path in found {
-                selection.source(&path)?;
+                left_out |= selection.source(&path, take)? == Found::LeftOut;
             }
-        } else if !selection.source(&path)? {
-            return Err(CopyError::User(format!("\"/{}\": not found", path.display())));
+        } else {
+            match selection.source(&path, take)? {
+                Found::Nothing => return Err(missing()),
+                Found::LeftOut => left_out = true,
+                Found::Taken => {}
+            }
+        }
+        // A path without wildcards must be there; with them it is enough that one of all is.
+        if matches!(only, Some((_, false))) && selection.sources.len() == before && !left_out {
+            return Err(missing());
         }
     }
     let sources = selection.sources;
-    if sources.is_empty() {
+    if sources.is_empty() && !left_out {
         return Err(CopyError::User(format!("no source files were specified: nothing matches {}", patterns.join(" "))));
     }
     Ok(Plan { root, sources })
+}
+
+/// Where a source of `--parents` begins, the pattern below that, and whether it has wildcards.
+fn with_parents(source: &str) -> Result<(&str, Option<(Ignore, bool)>), CopyError> {
+    let (base, pattern) = source.split_once("/./").unwrap_or(("/", source));
+    let wild = pattern.split('/').any(has_wildcard) || base.split('/').any(has_wildcard);
+    let path = fsys::clean(Path::new(pattern));
+    let text = path.to_str().unwrap_or_default().trim_start_matches('/');
+    // The whole base is meant: everything in it.
+    let text = if text.is_empty() { "**" } else { text };
+    let only = Ignore::of([text])
+        .map_err(|error| CopyError::User(format!("syntax error in pattern {source}: {}", error.why)))?;
+    Ok((base, Some((only, wild))))
+}
+
+/// What came of a source.
+#[derive(Clone, Copy, PartialEq)]
+enum Found {
+    Nothing,
+    /// It is there and everything of it is left out on purpose.
+    LeftOut,
+    Taken,
 }
 
 impl Selection<'_> {
@@ -108,19 +156,19 @@ impl Selection<'_> {
         Ok(())
     }
 
-    /// Take in the source at `path`. False when there is none.
-    fn source(&mut self, path: &Path) -> Result<bool, CopyError> {
+    /// Take in the source at `path`.
+    fn source(&mut self, path: &Path, take: Take<'_>) -> Result<Found, CopyError> {
         let real = self.root.resolve(path)?;
         let parent = match self.root.dir(real.parent().unwrap_or(Path::new(""))) {
             Ok(parent) => parent,
-            Err(error) if fsys::is_missing(&error) => return Ok(false),
+            Err(error) if fsys::is_missing(&error) => return Ok(Found::Nothing),
             Err(error) => return Err(error.into()),
         };
         let name = path.file_name().unwrap_or_default().to_owned();
         let stat = match real.file_name() {
             Some(last) => match parent.lstat(last)? {
                 Some(stat) => stat,
-                None => return Ok(false),
+                None => return Ok(Found::Nothing),
             },
             None => parent.stat()?,
         };
@@ -129,21 +177,28 @@ impl Selection<'_> {
         let hidden = !real.as_os_str().is_empty() && self.is_hidden(&real);
         if dir {
             if hidden && !self.hidden.is_some_and(|hidden| hidden.has_exceptions) {
-                return Ok(false);
+                return Ok(Found::Nothing);
             }
             let at = self.root.dir(&real)?;
-            self.walk(&at, &real, Path::new(""), &mut items, 0)?;
+            self.walk(&at, &real, Path::new(""), take, &mut items, 0)?;
+            if matches!(take, Take::Only(_)) && items.is_empty() {
+                // Something of the pattern may be there all the same, left out.
+                return Ok(Found::Nothing);
+            }
             if hidden && items.is_empty() {
-                return Ok(false);
+                return Ok(Found::Nothing);
             }
         } else {
-            if hidden {
-                return Ok(false);
+            if hidden || matches!(take, Take::Only(_)) {
+                return Ok(Found::Nothing);
+            }
+            if self.exclude.is_some_and(|exclude| exclude.matches(&name.to_string_lossy())) {
+                return Ok(Found::LeftOut);
             }
             items.push(item(&parent, real.file_name().unwrap_or_default(), PathBuf::new(), stat)?);
         }
         self.sources.push(Source { path: real, name, dir, items });
-        Ok(true)
+        Ok(Found::Taken)
     }
 
     fn walk(
@@ -151,6 +206,7 @@ impl Selection<'_> {
         dir: &Folder<'_>,
         real: &Path,
         rel: &Path,
+        take: Take<'_>,
         items: &mut Vec<Item>,
         depth: usize,
     ) -> Result<(), CopyError> {
@@ -161,18 +217,33 @@ impl Selection<'_> {
             let Some(stat) = dir.lstat(&name)? else { continue };
             let (real, rel) = (real.join(&name), rel.join(&name));
             let hidden = self.is_hidden(&real);
+            let below = rel.to_string_lossy();
+            let excluded = self.exclude.is_some_and(|exclude| exclude.matches(&below));
+            let named = match take {
+                Take::All => true,
+                Take::Only(only) => only.matches(&below),
+            };
             if fsys::kind(&stat) == FileType::Directory {
-                if hidden && !self.hidden.is_some_and(|hidden| hidden.has_exceptions) {
+                let brought_back = |is: bool, exceptions: bool| !is || exceptions;
+                let enter = brought_back(hidden, self.hidden.is_some_and(|hidden| hidden.has_exceptions))
+                    && brought_back(excluded, self.exclude.is_some_and(|e| e.may_include_below(&below)))
+                    && match take {
+                        Take::Only(only) if !named => only.may_match_below(&below),
+                        _ => true,
+                    };
+                if !enter {
                     continue;
                 }
                 let own = items.len();
                 items.push(item(dir, &name, rel.clone(), stat)?);
                 let inner = dir.dir(&name)?;
-                self.walk(&inner, &real, &rel, items, depth + 1)?;
-                if hidden && items.len() == own + 1 {
+                self.walk(&inner, &real, &rel, take, items, depth + 1)?;
+                // Only the way to something that is taken counts.
+                if (hidden || excluded || !named) && items.len() == own + 1 {
                     items.pop();
                 }
-            } else if !hidden && fsys::kind(&stat) != FileType::Socket {
+            } else if !hidden && !excluded && named && fsys::kind(&stat) != FileType::Socket {
+                drop(below);
                 items.push(item(dir, &name, rel, stat)?);
             }
             self.count += 1;

@@ -2,6 +2,7 @@
 //! configuration, and the steps that are left to do.
 
 use portolan_types::Platform;
+use portolan_types::ignore::Ignore;
 use portolan_types::oci::{Empty, ImageConfig};
 mod values;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use super::history::{self, entry};
 use super::signal;
 use crate::cancel::Cancel;
+use crate::copy::Chmod;
 use crate::error::{Fault, Span};
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
@@ -91,7 +93,11 @@ pub(super) struct CopyOp {
     /// Absolute; a slash at the end says that it is a directory.
     pub(super) dest: String,
     pub(super) chown: Option<String>,
-    pub(super) chmod: Option<u32>,
+    pub(super) chmod: Option<Chmod>,
+    /// `--parents`.
+    pub(super) parents: bool,
+    /// `--exclude`, expanded.
+    pub(super) exclude: Vec<String>,
     pub(super) unpack: bool,
 }
 
@@ -443,20 +449,21 @@ impl<'a> Eval<'a> {
         let chmod_text = option(&copy.chmod)?.filter(|c| !c.is_empty());
         let chmod = match &chmod_text {
             None => None,
-            Some(text) => Some(u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
-                Fault::new(span, format!("--chmod={text} is not a mode")).hint("write an octal number such as 755")
+            Some(text) => Some(text.parse::<Chmod>().map_err(|_| {
+                Fault::new(span, format!("--chmod={text} is not a mode"))
+                    .hint("write an octal number such as 755, or letters such as u=rwX,go=rX")
             })?),
         };
         let sources = self.expand_all(&copy.sources, span)?;
+        let exclude = self.expand_all(&copy.exclude, span)?;
+        Ignore::of(exclude.iter().map(String::as_str))
+            .map_err(|e| Fault::new(span, format!("--exclude={}: {}", e.pattern, e.why)))?;
         if let Some(url) = sources.iter().find(|s| copy.add && is_remote(s)) {
             return Err(Fault::new(span, format!("ADD cannot fetch {url} yet"))
                 .hint("download it in a RUN step, for example RUN wget or RUN curl -fsSLO"));
         }
         if copy.checksum.is_some() || copy.keep_git_dir {
             return Err(Fault::new(span, "--checksum and --keep-git-dir are for downloads and git addresses"));
-        }
-        if copy.parents || !copy.exclude.is_empty() {
-            return Err(Fault::new(span, "COPY --parents and --exclude are not available yet"));
         }
         let documents: Vec<(String, String)> = copy
             .documents
@@ -476,6 +483,9 @@ impl<'a> Eval<'a> {
         let from = copy.from.as_ref().map(|from| (self.inputs.source)(from, span)).transpose()?;
 
         let mut created_by = if copy.add { "ADD" } else { "COPY" }.to_owned();
+        if copy.parents {
+            created_by.push_str(" --parents");
+        }
         if let Some(chown) = &chown {
             created_by.push_str(&format!(" --chown={chown}"));
         }
@@ -486,7 +496,8 @@ impl<'a> Eval<'a> {
         documents.iter().for_each(|(name, _)| created_by.push_str(&format!(" <<{name}")));
         created_by.push_str(&format!(" {written} # buildkit"));
         let shown = self.shown(instruction, false);
-        let op = CopyOp { from, sources, documents, dest, chown, chmod, unpack: copy.unpack };
+        let (unpack, parents) = (copy.unpack, copy.parents);
+        let op = CopyOp { from, sources, documents, dest, chown, chmod, unpack, parents, exclude };
         self.step(instruction, trigger, shown, Op::Copy(op));
         self.history(&created_by, true);
         Ok(())
@@ -503,9 +514,8 @@ impl<'a> Eval<'a> {
 
     /// A step's mounts, expanded.
     fn mounts(&self, mounts: &[Mount], span: Span) -> Result<Vec<Mount>, Fault> {
-        let expand = |text: &str| {
-            self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string())
-        };
+        let expand =
+            |text: &str| self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string());
         let read = |mount: &Mount| {
             mount.expanded(&expand).map_err(|(message, hint)| Fault { hint, ..Fault::new(span, message) })
         };

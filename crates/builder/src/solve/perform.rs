@@ -3,12 +3,14 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use portolan_types::Platform;
+
 use super::eval::{CopyOp, Op, RunOp, Step};
 use super::key::Key;
 use super::log::StepLog;
-use super::plan::{StagePlan, copy_error};
+use super::plan::{StagePlan, copy_error, excluded};
 use super::work::{Crew, State, Stop};
-use crate::copy::{CopyOpts, Plan, SelectOpts};
+use crate::copy::{Chmod, CopyOpts, Plan, SelectOpts};
 use crate::error::{BuildError, ErrorKind, Fault};
 use crate::exec::{self, ExecConfig, ExecError, StepMount, StepSpec};
 use crate::graph::Origin;
@@ -31,7 +33,7 @@ impl Crew<'_> {
         match &step.op {
             Op::Mkdir { path, user } => self.make_dir(step, &active, path, user)?,
             Op::Copy(copy) => self.copy(step, copy, plan.copies[number].as_ref(), &active, from)?,
-            Op::Run(run) => self.run(step, run, &active, log)?,
+            Op::Run(run) => self.run(step, run, &plan.stage.platform, &active, log)?,
         }
         Ok(active)
     }
@@ -41,9 +43,13 @@ impl Crew<'_> {
     }
 
     fn make_dir(&self, step: &Step, active: &Active, path: &str, user: &str) -> Result<(), Stop> {
-        let owner = user::lookup(active.root(), user).map_err(|e| self.refuse(step, e))?;
+        // Without a USER nobody is made the owner: a set-group-ID folder passes its group on.
+        let owner = match user {
+            "" => None,
+            user => Some(user::lookup(active.root(), user).map_err(|e| self.refuse(step, e))?),
+        };
         let root = active.fd().map_err(|e| self.machine("open the step's files", &e))?;
-        let made = fsys::make_dirs(root.as_fd(), Path::new(path), (owner.uid, owner.gid), None);
+        let made = fsys::make_dirs(root.as_fd(), Path::new(path), owner.map(|owner| (owner.uid, owner.gid)), None);
         made.map(drop).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotADirectory => self.refuse(step, format!("{path} cannot be made: not a directory")),
             _ => self.machine(&format!("make {path}"), &error),
@@ -82,7 +88,7 @@ impl Crew<'_> {
             Some(spec) => Some(user::lookup_owner(active.root(), spec).map_err(|e| self.refuse(step, e))?),
             None => None,
         };
-        let opts = CopyOpts { chown, chmod: copy.chmod, unpack: copy.unpack, keep_owner: from.is_some() };
+        let opts = CopyOpts { chown, chmod: copy.chmod.clone(), unpack: copy.unpack, keep_owner: from.is_some() };
         let apply = |plan: &Plan, opts: &CopyOpts| plan.apply(active.root(), &copy.dest, "/", opts, &self.stop);
         if let Some(plan) = planned {
             apply(plan, &opts).map_err(wrong)?;
@@ -90,7 +96,9 @@ impl Crew<'_> {
         if let (Some(chain), false) = (from, copy.sources.is_empty()) {
             let snapshots = &self.site.engine.snapshots;
             let source = snapshots.begin(chain).map_err(|e| self.machine("mount the files to copy", &e))?;
-            let plan = Plan::resolve(source.root(), &copy.sources, &SelectOpts::default()).map_err(wrong)?;
+            let exclude = excluded(copy);
+            let select = SelectOpts { hidden: None, exclude: exclude.as_ref(), parents: copy.parents };
+            let plan = Plan::resolve(source.root(), &copy.sources, &select).map_err(wrong)?;
             apply(&plan, &opts).map_err(wrong)?;
         }
         if !copy.documents.is_empty() {
@@ -101,8 +109,8 @@ impl Crew<'_> {
                 std::fs::write(folder.path().join(&name), text)
                     .map_err(|e| self.machine("write a here-document", &e))?;
                 let plan = Plan::resolve(folder.path(), &[name], &SelectOpts::default()).map_err(wrong)?;
-                let mode = copy.chmod.unwrap_or(0o644);
-                let opts = CopyOpts { chmod: Some(mode), unpack: false, keep_owner: false, ..opts };
+                let mode = copy.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
+                let opts = CopyOpts { chmod: Some(Chmod::from(mode)), unpack: false, keep_owner: false, ..opts.clone() };
                 apply(&plan, &opts).map_err(wrong)?;
             }
         }
@@ -116,7 +124,14 @@ impl Crew<'_> {
         Ok(Folder(path))
     }
 
-    fn run(&self, step: &Step, run: &RunOp, active: &Active, log: &StepLog<'_>) -> Result<(), Stop> {
+    fn run(
+        &self,
+        step: &Step,
+        run: &RunOp,
+        platform: &Platform,
+        active: &Active,
+        log: &StepLog<'_>,
+    ) -> Result<(), Stop> {
         let engine = self.site.engine;
         let user = user::lookup(active.root(), &run.user).map_err(|e| self.refuse(step, e))?;
         let mut mounts = Vec::new();
@@ -139,6 +154,7 @@ impl Crew<'_> {
             secret_env: Vec::new(),
             network: if run.network { exec::Network::Default } else { exec::Network::None },
             insecure: false,
+            emulator: exec::emulator_for(platform, &engine.config.emulators_dir).map_err(|e| self.refuse(step, e))?,
         };
         let config = ExecConfig {
             step_command: engine.config.step_command.clone(),

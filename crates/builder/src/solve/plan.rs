@@ -17,7 +17,7 @@ use super::key::Key;
 use super::log::Log;
 use super::shared::{Common, Part};
 use crate::cancel::Cancel;
-use crate::copy::{CopyError, Hidden, Plan, SelectOpts};
+use crate::copy::{Chmod, CopyError, Hidden, Plan, SelectOpts};
 use crate::error::{BuildError, ErrorKind, Fault, Source, Span};
 use crate::graph::{Globals, Graph, Origin};
 use crate::instruct::{File, Instruction};
@@ -125,17 +125,6 @@ impl Planned {
         if !unused.is_empty() {
             let names: Vec<&str> = unused.into_iter().collect();
             out.push(format!("One or more build-args [{}] were not consumed", names.join(" ")));
-        }
-        let host = Platform::host();
-        for stage in self.stages.iter().flatten() {
-            let runs = stage.stage.steps.iter().any(|s| matches!(s.op, Op::Run(_)));
-            if runs && stage.stage.platform.architecture != host.architecture {
-                out.push(format!(
-                    "stage {} runs programs for {} on a {host} machine, which works only with emulation (binfmt_misc) set up",
-                    if stage.label.is_empty() { "0" } else { &stage.label },
-                    stage.stage.platform
-                ));
-            }
         }
         out
     }
@@ -407,8 +396,10 @@ impl<'a> Planner<'a> {
             .digest(parent)
             .text(&copy.dest)
             .option(copy.chown.as_deref())
-            .option(copy.chmod.map(|mode| mode.to_string()).as_deref())
+            .option(copy.chmod.as_ref().map(Chmod::as_str))
             .flag(copy.unpack)
+            .flag(copy.parents)
+            .list(copy.exclude.iter().map(String::as_str))
             .list(copy.documents.iter().map(|(name, _)| name.as_str()))
             .list(copy.documents.iter().map(|(_, text)| text.as_str()));
         let mut plan = None;
@@ -440,7 +431,9 @@ impl<'a> Planner<'a> {
     fn read_context(&self, copy: &CopyOp, title: &str, span: Span) -> Result<(Digest, Plan), BuildError> {
         let is_hidden = |path: &str| self.ignore.matches(path);
         let hidden = Hidden { is: &is_hidden, has_exceptions: self.ignore.has_exceptions() };
-        let opts = SelectOpts { hidden: (!self.ignore.is_empty()).then_some(hidden) };
+        let exclude = excluded(copy);
+        let hidden = (!self.ignore.is_empty()).then_some(hidden);
+        let opts = SelectOpts { hidden, exclude: exclude.as_ref(), parents: copy.parents };
         let plan = match &self.request.context {
             BuildContext::Folder(folder) => Plan::resolve(folder, &copy.sources, &opts),
             BuildContext::Packed(context) => Plan::resolve_context(context, &copy.sources, &opts),
@@ -456,6 +449,12 @@ impl<'a> Planner<'a> {
             error
         })
     }
+}
+
+/// What `--exclude` leaves out; the patterns were read before.
+pub(super) fn excluded(copy: &CopyOp) -> Option<Ignore> {
+    let patterns = copy.exclude.iter().map(String::as_str);
+    Ignore::of(patterns).ok().filter(|exclude| !exclude.is_empty())
 }
 
 /// The build's error for a copy that failed.
