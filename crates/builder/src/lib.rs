@@ -74,6 +74,8 @@ pub struct EngineConfig {
     pub parallel_max: usize,
     /// What one step may use.
     pub limits: StepLimits,
+    /// Where QEMU's static user-mode emulators are, for steps on another processor's images.
+    pub emulators_dir: PathBuf,
 }
 
 impl EngineConfig {
@@ -85,6 +87,7 @@ impl EngineConfig {
             step_command: vec!["/proc/self/exe".into(), "build-run".into()],
             parallel_max: EngineConfig::parallel_usual(),
             limits: StepLimits::default(),
+            emulators_dir: "/usr/bin".into(),
         }
     }
 

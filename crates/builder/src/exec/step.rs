@@ -30,6 +30,7 @@ use rustix::mount::{
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use rustix::thread::UnshareFlags;
 
+use super::emulate;
 use super::spec;
 use super::wire::{self, GO, Job, JobMount, Report};
 
@@ -44,6 +45,9 @@ const EXIT_SOFTWARE: i32 = 70;
 /// The step process: reads a step from standard input, runs it, reports back. Call it
 /// before anything else has started a thread; returns the process's exit status.
 pub fn step_main() -> i32 {
+    if let Some(status) = emulate::registrar_main() {
+        return status;
+    }
     let Ok(socket) = take_socket() else { return EXIT_SOFTWARE };
     match step(&socket) {
         Ok(()) => 0,
@@ -80,7 +84,8 @@ fn step(socket: &UnixStream) -> Result<(), String> {
         })?;
     let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw())).ok_or("the sandbox has no process")?;
     let init = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("open the sandbox's process: {error}"))?;
-    let result = attend(socket, &mut container, pid, init);
+    let registrar = job.emulator.as_ref().map(|emulator| emulate::register(emulator, pid)).transpose();
+    let result = registrar.and_then(|_registrar| attend(socket, &mut container, pid, init));
     if result.is_err() {
         // It may still be waiting to be started.
         let _ = rustix::process::kill_process(pid, Signal::KILL);

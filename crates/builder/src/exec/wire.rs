@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub network: bool,
     /// With every capability and nothing hidden.
     pub insecure: bool,
+    /// What runs the programs, when this machine cannot by itself.
+    pub emulator: Option<super::Emulator>,
     /// No device can be opened but those of `/dev`, and none be made there: for machines
     /// where no cgroup says which devices are allowed.
     pub lock_devices: bool,

@@ -57,6 +57,8 @@ pub(super) struct StagePlan {
     pub(super) stage: eval::Stage,
     /// For each step, its key.
     pub(super) keys: Vec<Digest>,
+    /// For each step, what it does, whatever it stands on.
+    pub(super) ops: Vec<Digest>,
     /// For each step that copies from the context, what it copies.
     pub(super) copies: Vec<Option<Plan>>,
     /// The state below the first step.
@@ -368,17 +370,21 @@ impl<'a> Planner<'a> {
                 if self.cancel.is_cancelled() { BuildError::cancelled() } else { self.source.error(&fault) }
             })?;
 
-        let mut plan = StagePlan { label, base, stage, keys: Vec::new(), copies: Vec::new(), base_key };
+        let mut plan = StagePlan { label, base, stage, keys: Vec::new(), ops: Vec::new(), copies: Vec::new(), base_key };
         for number in 0..plan.stage.steps.len() {
             self.cancel.check().map_err(|_| BuildError::cancelled())?;
             let parent = plan.final_key();
+            // What it does comes first by itself: a step is found again also on a result that
+            // came about in another way.
+            let nobody = Key::new("parent").finish();
             let step = &plan.stage.steps[number];
-            let (key, copy) = match &step.op {
-                Op::Mkdir { path, user } => (Key::new("mkdir").digest(&parent).text(path).text(user).finish(), None),
-                Op::Run(run) => (run_key(&parent, run), None),
-                Op::Copy(copy) => self.copy_key(&parent, copy, &plan.stage.platform, &step.title, step.span)?,
+            let (op, copy) = match &step.op {
+                Op::Mkdir { path, user } => (Key::new("mkdir").digest(&nobody).text(path).text(user).finish(), None),
+                Op::Run(run) => (run_key(&nobody, run), None),
+                Op::Copy(copy) => self.copy_key(&nobody, copy, &plan.stage.platform, &step.title, step.span)?,
             };
-            plan.keys.push(key);
+            plan.keys.push(Key::new("step").digest(&parent).digest(&op).finish());
+            plan.ops.push(op);
             plan.copies.push(copy);
         }
         Ok(plan)
@@ -392,16 +398,7 @@ impl<'a> Planner<'a> {
         title: &str,
         span: Span,
     ) -> Result<(Digest, Option<Plan>), BuildError> {
-        let mut key = Key::new("copy")
-            .digest(parent)
-            .text(&copy.dest)
-            .option(copy.chown.as_deref())
-            .option(copy.chmod.as_ref().map(Chmod::as_str))
-            .flag(copy.unpack)
-            .flag(copy.parents)
-            .list(copy.exclude.iter().map(String::as_str))
-            .list(copy.documents.iter().map(|(name, _)| name.as_str()))
-            .list(copy.documents.iter().map(|(_, text)| text.as_str()));
+        let mut key = copy_flags(Key::new("copy").digest(parent), copy);
         let mut plan = None;
         match &copy.from {
             None if copy.sources.is_empty() => {}
@@ -449,6 +446,20 @@ impl<'a> Planner<'a> {
             error
         })
     }
+}
+
+/// How a copy is done, without what it copies. All of it: two copies of the same files that
+/// agree in this give the same.
+pub(super) fn copy_flags(key: Key, copy: &CopyOp) -> Key {
+    key
+        .text(&copy.dest)
+        .option(copy.chown.as_deref())
+        .option(copy.chmod.as_ref().map(Chmod::as_str))
+        .flag(copy.unpack)
+        .flag(copy.parents)
+        .list(copy.exclude.iter().map(String::as_str))
+        .list(copy.documents.iter().map(|(name, _)| name.as_str()))
+        .list(copy.documents.iter().map(|(_, text)| text.as_str()))
 }
 
 /// What `--exclude` leaves out; the patterns were read before.

@@ -255,6 +255,7 @@ pub fn step<'a>(root: &'a Path, script: &str) -> StepSpec<'a> {
         secret_env: Vec::new(),
         network: Network::Default,
         insecure: false,
+        emulator: None,
     }
 }
 
