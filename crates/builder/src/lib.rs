@@ -40,6 +40,7 @@ mod fsys;
 pub mod fuzzing;
 mod graph;
 mod instruct;
+pub mod needs;
 mod parse;
 pub mod ports;
 pub mod render;
