@@ -8,6 +8,7 @@ use portolan_types::{ImageRef, Platform};
 use crate::error::{Fault, Span, suggest};
 use crate::expand::Lexer;
 use crate::instruct::{Command, File};
+use crate::lint::{Finding, Rule};
 use crate::parse;
 
 /// More stages than any Dockerfile has; bounds threads and recursion.
@@ -36,6 +37,8 @@ pub(crate) struct Graph {
     /// The stage to build.
     pub(crate) target: usize,
     names: HashMap<String, usize>,
+    /// What `FROM` lines probably do not mean.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// Values of variables outside the stages.
@@ -108,13 +111,20 @@ impl Graph {
             labels: Vec::new(),
             target: file.stages.len().saturating_sub(1),
             names: HashMap::new(),
+            findings: Vec::new(),
         };
+        // As the file has it alone, without build arguments.
+        let defaults = Globals::new(file, platform, target, &|_| None).unwrap_or_default();
         let lexer = Lexer::new(file.escape);
         for (index, stage) in file.stages.iter().enumerate() {
-            let expand = |text: &str, what: &str| {
-                let value = lexer.word(text, &|n| globals.get(n)).map_err(|e| Fault::new(stage.span, e.to_string()))?;
+            let mut unset = Vec::new();
+            let mut expand = |text: &str, what: &str| {
+                let value = lexer
+                    .word_noting(text, &|n| globals.get(n), &mut unset)
+                    .map_err(|e| Fault::new(stage.span, e.to_string()).at(text))?;
                 if value.trim().is_empty() {
                     return Err(Fault::new(stage.span, format!("{what} `{text}` is empty once expanded"))
+                        .at(text)
                         .hint("give the variable a default with ARG before the first FROM, or pass --build-arg"));
                 }
                 Ok(value)
@@ -122,15 +132,30 @@ impl Graph {
             let base = expand(&stage.base, "the image name")?;
             let stage_platform = match &stage.platform {
                 Some(text) => {
-                    let text = expand(text, "the platform")?;
-                    Some(text.parse::<Platform>().map_err(|e| Fault::new(stage.span, e.to_string()))?)
+                    let value = expand(text, "the platform")?;
+                    Some(value.parse::<Platform>().map_err(|e| Fault::new(stage.span, e.to_string()).at(text))?)
                 }
                 None => None,
             };
-            let origin = match graph.names.get(&base) {
+            for name in unset {
+                let mut message = format!("FROM argument '{name}' is not declared");
+                if let Some(meant) = suggest(&name, globals.0.iter().map(|(n, _)| n.as_str())) {
+                    message.push_str(&format!(" (did you mean {meant}?)"));
+                }
+                graph.findings.push(Finding::new(Rule::UndefinedArgInFrom, stage.span, message));
+            }
+            if stage.base.contains('$') {
+                let alone = lexer.word(&stage.base, &|n| defaults.get(n)).unwrap_or_default();
+                if !graph.names.contains_key(&alone.to_lowercase()) && alone.parse::<ImageRef>().is_err() {
+                    let message =
+                        format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
+                    graph.findings.push(Finding::new(Rule::InvalidDefaultArgInFrom, stage.span, message));
+                }
+            }
+            let origin = match graph.names.get(&base.to_lowercase()) {
                 Some(&earlier) => Origin::Stage(earlier),
                 None if base == "scratch" => Origin::Scratch,
-                None => Origin::Image(graph.image(&base, stage.span)?),
+                None => Origin::Image(graph.image(&base, stage.span).map_err(|fault| fault.at(&stage.base))?),
             };
             graph.platforms.push(match (&origin, stage_platform) {
                 // A stage on a stage is for what that one is for, whatever it says.
@@ -185,19 +210,21 @@ impl Graph {
     pub(crate) fn source(&self, from: &str, span: Span) -> Result<Origin, Fault> {
         if from.contains('$') {
             return Err(Fault::new(span, "--from cannot have variables")
+                .at(from)
                 .hint("name the image in a stage of its own, FROM ${IMAGE} AS <name>, and copy from that"));
         }
         if from.bytes().all(|b| b.is_ascii_digit()) {
             return match from.parse().ok().filter(|index: &usize| *index < self.bases.len()) {
                 Some(index) => Ok(Origin::Stage(index)),
                 None => Err(Fault::new(span, format!("there is no stage number {from}"))
+                    .at(&format!("from={from}"))
                     .hint(format!("the file has {} stages, counted from 0", self.bases.len()))),
             };
         }
         match self.names.get(&from.to_lowercase()) {
             Some(index) => Ok(Origin::Stage(*index)),
             None if from == "scratch" => Ok(Origin::Scratch),
-            None => self.image(from, span).map(Origin::Image),
+            None => self.image(from, span).map(Origin::Image).map_err(|fault| fault.at(from)),
         }
     }
 
@@ -254,11 +281,10 @@ impl Graph {
     fn origins(&self, stage: usize, file: &File) -> Result<Vec<(usize, Span)>, Fault> {
         let mut out = Vec::new();
         let mut copies = |command: &Command, span| -> Result<(), Fault> {
-            if let Command::Copy(copy) = command
-                && let Some(from) = &copy.from
-                && let Origin::Stage(index) = self.source(from, span)?
-            {
-                out.push((index, span));
+            for from in command.origins() {
+                if let Origin::Stage(index) = self.source(from, span)? {
+                    out.push((index, span));
+                }
             }
             Ok(())
         };
@@ -295,9 +321,7 @@ impl Graph {
             let platform = &self.platforms[stage];
             add(&self.bases[stage], platform, file.stages[stage].span);
             for instruction in &file.stages[stage].instructions {
-                if let Command::Copy(copy) = &instruction.command
-                    && let Some(from) = &copy.from
-                {
+                for from in instruction.command.origins() {
                     add(&self.source(from, instruction.span)?, platform, instruction.span);
                 }
             }

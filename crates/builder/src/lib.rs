@@ -23,9 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portolan_types::oci::Descriptor;
-use portolan_types::{Digest, Platform, Timestamp};
+use portolan_types::{Digest, Platform, Secret, Timestamp};
 
+mod agent;
 pub mod cache;
+mod caches;
 pub mod cancel;
 pub mod context;
 pub mod copy;
@@ -40,6 +42,8 @@ mod fsys;
 pub mod fuzzing;
 mod graph;
 mod instruct;
+pub mod needs;
+pub mod lint;
 pub mod needs;
 mod parse;
 pub mod ports;
@@ -61,6 +65,9 @@ pub use exec::StepLimits;
 /// Platforms of one build.
 pub const PLATFORMS_MAX: usize = 16;
 
+/// What the folders of cache mounts may take up unless it is said otherwise.
+const CACHES_BYTES_USUAL: u64 = 10 << 30;
+
 /// How an engine is set up. See [`EngineConfig::new`] for the usual values.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -77,6 +84,17 @@ pub struct EngineConfig {
     pub limits: StepLimits,
     /// Where QEMU's static user-mode emulators are, for steps on another processor's images.
     pub emulators_dir: PathBuf,
+    /// Bytes that the folders of cache mounts may take up, of all tenants together.
+    pub caches_bytes_max: u64,
+    /// Whether `RUN --network=host` is allowed.
+    pub allow_host_network: bool,
+    /// Whether `RUN --security=insecure` is allowed. Whoever may build can then do anything
+    /// to the machine.
+    pub allow_insecure: bool,
+    /// What nobody outside knows: it goes into the keys of steps that depend on secret build
+    /// arguments, so that no key tells anything about one. Servers that share a step cache
+    /// share it.
+    pub key_salt: Secret<[u8; 32]>,
 }
 
 impl EngineConfig {
@@ -89,6 +107,10 @@ impl EngineConfig {
             parallel_max: EngineConfig::parallel_usual(),
             limits: StepLimits::default(),
             emulators_dir: "/usr/bin".into(),
+            caches_bytes_max: CACHES_BYTES_USUAL,
+            allow_host_network: false,
+            allow_insecure: false,
+            key_salt: Secret::new([0; 32]),
         }
     }
 
@@ -125,6 +147,10 @@ pub struct BuildRequest {
     pub created: Timestamp,
     /// Labels to put on the image, over the Dockerfile's.
     pub labels: Vec<(String, String)>,
+    /// What `RUN --mount=type=secret` may see; the last of an id counts.
+    pub secrets: Vec<BuildSecret>,
+    /// What `RUN --mount=type=ssh` may use; the last of an id counts.
+    pub ssh: Vec<SshForward>,
     /// Whose build this is. Builds of different tenants share no work and no results.
     pub tenant: String,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970: no time in the image is later, and the
@@ -174,6 +200,8 @@ impl BuildRequest {
             no_cache: false,
             created,
             labels: Vec::new(),
+            secrets: Vec::new(),
+            ssh: Vec::new(),
             tenant: String::new(),
             source_date_epoch: None,
             cache_export: CacheExport::default(),
@@ -181,6 +209,13 @@ impl BuildRequest {
             annotations: Vec::new(),
             oci_types: false,
         }
+    }
+
+    /// Values that must be seen nowhere: of secret build arguments and of secrets.
+    pub(crate) fn confidential(&self) -> impl Iterator<Item = &[u8]> {
+        let args = self.build_args.iter().filter(|(name, _)| self.secret_args.contains(name));
+        let args = args.map(|(_, value)| value.as_bytes());
+        args.chain(self.secrets.iter().map(|secret| secret.value.expose().as_slice()))
     }
 
     /// The `SOURCE_DATE_EPOCH` that holds: the option's, else the build argument's.
@@ -204,6 +239,24 @@ impl BuildRequest {
             Some(_) => Err(BuildError::new(ErrorKind::Dockerfile, "SOURCE_DATE_EPOCH lies beyond the year 9999")),
         }
     }
+}
+
+/// A secret that a step may see. It is never written to a disk, and not part of any key.
+#[derive(Clone, Debug)]
+pub struct BuildSecret {
+    /// What the Dockerfile calls it.
+    pub id: String,
+    /// Its bytes.
+    pub value: Secret<Vec<u8>>,
+}
+
+/// An ssh agent that a step may use.
+#[derive(Clone)]
+pub struct SshForward {
+    /// What the Dockerfile calls it; `default` where it says nothing.
+    pub id: String,
+    /// Who lists keys and signs.
+    pub agent: Arc<dyn ports::SshAgent>,
 }
 
 impl fmt::Debug for BuildRequest {
@@ -255,6 +308,7 @@ pub struct Engine {
     cache: Arc<dyn ports::StepCache>,
     imported: Option<Arc<dyn ports::StepCache>>,
     snapshots: Arc<snapshot::Store>,
+    caches: caches::Caches,
     folders: Arc<AtomicU64>,
     /// Work that builds share while it goes on.
     flights: Arc<solve::Shared>,
@@ -270,7 +324,8 @@ impl Engine {
     ) -> io::Result<Engine> {
         std::fs::create_dir_all(&config.state_dir)?;
         let snapshots = Arc::new(snapshot::Store::open(&config.state_dir.join("snapshots"), content.clone())?);
-        let engine = Engine { config, content, images, cache, imported: None, snapshots, folders: Arc::default(), flights: Arc::default() };
+        let caches = caches::Caches::open(&config.state_dir.join("caches"), config.caches_bytes_max)?;
+        let engine = Engine { config, content, images, cache, imported: None, snapshots, caches, folders: Arc::default(), flights: Arc::default() };
         // Behind the snapshots' lock, so nobody else is using these.
         exec::sweep(&engine.steps_dir())?;
         match std::fs::remove_dir_all(engine.scratch_root()) {
@@ -292,6 +347,7 @@ impl Engine {
             cache: self.cache.clone(),
             imported: self.imported.clone(),
             snapshots: self.snapshots.clone(),
+            caches: self.caches.clone(),
             folders: self.folders.clone(),
             flights: self.flights.clone(),
         }

@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use portolan_types::oci::{Descriptor, ImageConfig};
 use portolan_types::{Digest, ImageRef, Platform};
 
+use crate::Cancel;
+
 /// Content by digest.
 pub trait Content: Send + Sync {
     /// The content's bytes, or `NotFound`.
@@ -55,4 +57,13 @@ pub trait StepCache: Send + Sync {
     fn get(&self, key: &Digest) -> Option<Vec<u8>>;
     /// Keep a record. Losing it costs time, never correctness.
     fn put(&self, key: &Digest, record: &[u8]);
+}
+
+/// An ssh agent: lists keys and signs with them.
+pub trait SshAgent: Send + Sync {
+    /// Answer a message of the agent's protocol (draft-miller-ssh-agent): a type and its
+    /// contents, without the length that goes before them on a socket. Blocks as long as it
+    /// takes, but no longer than until `stop` is raised. Programs of a step can only ask for
+    /// the list of keys and for a signature. An error is told to the program as a failure.
+    fn ask(&self, message: &[u8], stop: &Cancel) -> io::Result<Vec<u8>>;
 }

@@ -101,6 +101,12 @@ impl Plan {
         select::resolve(Tree::Packed(Arc::clone(context.tree())), patterns, opts)
     }
 
+    /// What the first source is called where it is copied to; `None` for a directory, whose
+    /// contents are copied without it.
+    pub(crate) fn file_name(&self) -> Option<&std::ffi::OsStr> {
+        self.sources.first().filter(|source| !source.dir).map(|source| source.name.as_os_str())
+    }
+
     /// A checksum of everything that will be copied: names, kinds, modes, owners, link
     /// targets, contents, extended attributes; not modification times. Two plans of equal
     /// digest copy the same.

@@ -114,6 +114,15 @@ pub enum StepMount {
     },
 }
 
+impl StepMount {
+    /// Where it is inside the step.
+    pub fn target(&self) -> &str {
+        match self {
+            StepMount::Bind { target, .. } | StepMount::Tmpfs { target, .. } | StepMount::Secret { target, .. } => target,
+        }
+    }
+}
+
 /// One step.
 #[derive(Clone, Debug)]
 pub struct StepSpec<'a> {

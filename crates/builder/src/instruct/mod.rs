@@ -8,6 +8,7 @@ mod read;
 use portolan_types::oci::Healthcheck;
 
 use crate::error::{Fault, Span};
+use crate::lint::{self, Checks, Finding};
 use crate::parse::Dockerfile;
 
 pub(crate) use mount::{Mount, MountKind, Sharing};
@@ -21,7 +22,9 @@ pub(crate) struct File {
     pub(crate) stages: Vec<Stage>,
     /// The file's escape character.
     pub(crate) escape: char,
-    pub(crate) warnings: Vec<Fault>,
+    pub(crate) findings: Vec<Finding>,
+    /// What the file itself says of build checks.
+    pub(crate) checks: Checks,
 }
 
 /// `FROM` and what follows it.
@@ -72,6 +75,18 @@ pub(crate) enum Command {
     Onbuild(String),
     Copy(Copy),
     Run(Run),
+}
+
+impl Command {
+    /// The stages, images and named contexts that it takes files from.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &str> {
+        let (from, mounts): (Option<&str>, &[Mount]) = match self {
+            Command::Copy(copy) => (copy.from.as_deref(), &[]),
+            Command::Run(run) => (None, &run.mounts),
+            _ => (None, &[]),
+        };
+        from.into_iter().chain(mounts.iter().filter_map(Mount::from))
+    }
 }
 
 /// The argument of `RUN`, `CMD` and `ENTRYPOINT`.
@@ -161,7 +176,14 @@ fn is_root(path: &str) -> bool {
 
 /// Read a parsed file.
 pub(crate) fn read(file: Dockerfile) -> Result<File, Fault> {
-    let mut out = File { global_args: Vec::new(), stages: Vec::new(), escape: file.escape, warnings: file.warnings };
+    let checks = match &file.checks {
+        Some((text, span)) => Checks::parse(text).map_err(|why| {
+            Fault::new(*span, why).at(text).hint("write # check=skip=<name>,<name>;error=true, or # check=skip=all")
+        })?,
+        None => Checks::default(),
+    };
+    let findings = Vec::new();
+    let mut out = File { global_args: Vec::new(), stages: Vec::new(), escape: file.escape, findings, checks };
     for node in &file.nodes {
         if node.keyword.eq_ignore_ascii_case("FROM") {
             out.stages.push(read::stage(node)?);
@@ -181,6 +203,9 @@ pub(crate) fn read(file: Dockerfile) -> Result<File, Fault> {
         let last = file.nodes.last().map_or(Span { first: 1, last: 1 }, |n| n.span);
         return Err(Fault::new(last, "there is no FROM, so there is nothing to build"));
     }
+    out.findings = file.findings;
+    let found = lint::file(&file.nodes, &out);
+    out.findings.extend(found);
     Ok(out)
 }
 

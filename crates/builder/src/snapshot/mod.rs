@@ -419,7 +419,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// What a tree takes up on disk.
-fn disk_bytes(path: &Path) -> io::Result<u64> {
+pub(crate) fn disk_bytes(path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     let mut todo = vec![path.to_owned()];
     while let Some(dir) = todo.pop() {

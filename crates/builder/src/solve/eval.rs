@@ -8,11 +8,14 @@ mod values;
 
 use std::collections::BTreeMap;
 
+use super::blot::Blots;
 use super::history::{self, entry};
+use super::mounts::RunMount;
 use super::signal;
 use crate::cancel::Cancel;
 use crate::copy::Chmod;
 use crate::error::{Fault, Span};
+use crate::exec::Network;
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
 use crate::instruct::{
@@ -109,9 +112,42 @@ pub(super) struct RunOp {
     pub(super) extra_env: Vec<(String, String)>,
     pub(super) cwd: String,
     pub(super) user: String,
-    pub(super) network: bool,
+    pub(super) network: Network,
+    /// `--security=insecure`, and allowed.
+    pub(super) insecure: bool,
+    pub(super) mounts: Vec<RunMount>,
     /// A script to mount: its path inside, and its text.
     pub(super) script: Option<(String, String)>,
+}
+
+impl Op {
+    /// The stages and images that it takes files from.
+    pub(super) fn origins(&self) -> Vec<&Origin> {
+        match self {
+            Op::Mkdir { .. } => Vec::new(),
+            Op::Copy(copy) => copy.from.iter().collect(),
+            Op::Run(run) => run.mounts.iter().filter_map(RunMount::origin).collect(),
+        }
+    }
+}
+
+/// What steps may ask for beyond what everybody's may.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowed {
+    pub(super) host_network: bool,
+    pub(super) insecure: bool,
+}
+
+/// Why a mount is refused: with a place of its own, or by what it says.
+enum Refused {
+    Fault(Fault),
+    Message(String),
+}
+
+impl From<String> for Refused {
+    fn from(message: String) -> Refused {
+        Refused::Message(message)
+    }
 }
 
 /// What evaluation takes from outside.
@@ -119,7 +155,10 @@ pub(super) struct Inputs<'a> {
     pub(super) globals: &'a Globals,
     pub(super) escape: char,
     pub(super) build_args: &'a [(String, String)],
-    pub(super) secrets: &'a [String],
+    /// What must not be seen.
+    pub(super) blots: &'a Blots,
+    /// What steps may ask for.
+    pub(super) allowed: Allowed,
     /// Looked at between instructions.
     pub(super) cancel: &'a Cancel,
     /// What `COPY --from` names.
@@ -131,15 +170,9 @@ impl Inputs<'_> {
         self.build_args.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v)
     }
 
-    /// The text with the values of secret build arguments blotted out.
+    /// The text with secrets blotted out.
     pub(super) fn redact(&self, text: &str) -> String {
-        let mut out = text.to_owned();
-        for name in self.secrets {
-            if let Some(value) = self.build_arg(name).filter(|v| !v.is_empty()) {
-                out = out.replace(value.as_str(), "***");
-            }
-        }
-        out
+        self.blots.text(text).into_owned()
     }
 }
 
@@ -513,27 +546,47 @@ impl<'a> Eval<'a> {
     }
 
     /// A step's mounts, expanded.
-    fn mounts(&self, mounts: &[Mount], span: Span) -> Result<Vec<Mount>, Fault> {
+    fn mounts(&self, mounts: &[Mount], span: Span) -> Result<Vec<RunMount>, Fault> {
         let expand =
             |text: &str| self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string());
         let read = |mount: &Mount| {
             mount.expanded(&expand).map_err(|(message, hint)| Fault { hint, ..Fault::new(span, message) })
         };
-        mounts.iter().map(read).collect()
+        let workdir = &self.stage.image.config.working_dir;
+        let origin = |from: &str| (self.inputs.source)(from, span).map_err(Refused::Fault);
+        let mut agents = 0;
+        let complete = |mount: Mount| {
+            RunMount::new(&mount, &|path| absolute(workdir, path), &origin, &mut agents).map_err(|why| match why {
+                Refused::Fault(fault) => fault,
+                Refused::Message(message) => Fault::new(span, message),
+            })
+        };
+        mounts.iter().map(read).collect::<Result<Vec<_>, Fault>>()?.into_iter().map(complete).collect()
+    }
+
+    /// What `--network` and `--security` ask for, if this server gives it.
+    fn allowed(&self, run: &Run, span: Span) -> Result<(Network, bool), Fault> {
+        let allowed = self.inputs.allowed;
+        if run.network == NetworkMode::Host && !allowed.host_network {
+            return Err(Fault::new(span, "RUN --network=host is not allowed on this server")
+                .hint("leave the flag out; whoever runs the server allows it with builds.allow_host_network"));
+        }
+        if run.security == Security::Insecure && !allowed.insecure {
+            return Err(Fault::new(span, "RUN --security=insecure is not allowed on this server")
+                .hint("leave the flag out; whoever runs the server allows it with builds.allow_insecure"));
+        }
+        let network = match run.network {
+            NetworkMode::Default => Network::Default,
+            NetworkMode::None => Network::None,
+            NetworkMode::Host => Network::Host,
+        };
+        Ok((network, run.security == Security::Insecure))
     }
 
     fn run_step(&mut self, run: &Run, instruction: &Instruction, trigger: bool) -> Result<(), Fault> {
         let span = instruction.span;
-        if let Some(mount) = self.mounts(&run.mounts, span)?.first() {
-            return Err(Fault::new(span, format!("RUN --mount={} is not available yet", mount.text)));
-        }
-        if run.network == NetworkMode::Host {
-            return Err(Fault::new(span, "RUN --network=host is not allowed here")
-                .hint("leave the flag out: steps have network access"));
-        }
-        if run.security == Security::Insecure {
-            return Err(Fault::new(span, "RUN --security=insecure is not allowed here").hint("leave the flag out"));
-        }
+        let mounts = self.mounts(&run.mounts, span)?;
+        let (network, insecure) = self.allowed(run, span)?;
         let mut shown = self.shown(instruction, true);
         let mut script = None;
         let argv = match run.documents.as_slice() {
@@ -578,7 +631,9 @@ impl<'a> Eval<'a> {
             extra_env: self.inputs.build_args.iter().filter_map(given).collect(),
             cwd: absolute("/", &config.working_dir),
             user: config.user.clone(),
-            network: run.network != NetworkMode::None,
+            network,
+            insecure,
+            mounts,
             script,
         };
         self.step(instruction, trigger, shown, Op::Run(op));

@@ -12,15 +12,19 @@
 //! in the step cache lead from keys to results, and a record counts only on top of the very
 //! result it was made on: steps that give something else each time are never mixed.
 
+mod blot;
+mod content;
 mod eval;
 mod flight;
 mod history;
 mod image;
 mod key;
 mod log;
+mod mounts;
 mod perform;
 mod plan;
 mod probe;
+mod run;
 mod shared;
 mod signal;
 mod work;

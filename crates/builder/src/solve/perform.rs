@@ -3,16 +3,15 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use portolan_types::Platform;
 
-use super::eval::{CopyOp, Op, RunOp, Step};
+use super::eval::{CopyOp, Op, Step};
 use super::key::Key;
 use super::log::StepLog;
+use super::mounts::Ready;
 use super::plan::{StagePlan, copy_error, excluded};
 use super::work::{Crew, State, Stop};
 use crate::copy::{Chmod, CopyOpts, Plan, SelectOpts};
 use crate::error::{BuildError, ErrorKind, Fault};
-use crate::exec::{self, ExecConfig, ExecError, StepMount, StepSpec};
 use crate::graph::Origin;
 use crate::snapshot::{Active, Chain};
 use crate::{fsys, user};
@@ -25,6 +24,7 @@ impl Crew<'_> {
         number: usize,
         below: &Chain,
         from: Option<&Chain>,
+        ready: Ready,
         log: &StepLog<'_>,
     ) -> Result<Active, Stop> {
         let step = &plan.stage.steps[number];
@@ -33,13 +33,17 @@ impl Crew<'_> {
         match &step.op {
             Op::Mkdir { path, user } => self.make_dir(step, &active, path, user)?,
             Op::Copy(copy) => self.copy(step, copy, plan.copies[number].as_ref(), &active, from)?,
-            Op::Run(run) => self.run(step, run, &plan.stage.platform, &active, log)?,
+            Op::Run(run) => self.run((plan, number), run, ready, &active, log)?,
         }
         Ok(active)
     }
 
-    fn refuse(&self, step: &Step, message: impl Into<String>) -> Stop {
+    pub(super) fn refuse(&self, step: &Step, message: impl Into<String>) -> Stop {
         Stop::Failed(self.site.source.error(&Fault::new(step.span, message)))
+    }
+
+    pub(super) fn refuse_hint(&self, step: &Step, message: String, hint: String) -> Stop {
+        Stop::Failed(self.site.source.error(&Fault::new(step.span, message).hint(hint)))
     }
 
     fn make_dir(&self, step: &Step, active: &Active, path: &str, user: &str) -> Result<(), Stop> {
@@ -58,16 +62,20 @@ impl Crew<'_> {
 
     /// The state of the stage or image that a step copies from. May wait for a stage.
     pub(super) fn copy_source(&self, copy: &CopyOp, plan: &StagePlan) -> Result<Option<State>, Stop> {
-        match &copy.from {
-            None => Ok(None),
-            Some(Origin::Scratch) => Ok(Some(State { id: Key::new("scratch").finish(), chain: Chain::empty() })),
-            Some(Origin::Stage(index)) => self.stage_state(*index).map(Some),
-            Some(Origin::Image(name)) => {
+        copy.from.as_ref().map(|origin| self.state_of(origin, plan)).transpose()
+    }
+
+    /// The state of a stage or image. May wait for a stage.
+    pub(super) fn state_of(&self, origin: &Origin, plan: &StagePlan) -> Result<State, Stop> {
+        match origin {
+            Origin::Scratch => Ok(State { id: Key::new("scratch").finish(), chain: Chain::empty() }),
+            Origin::Stage(index) => self.stage_state(*index),
+            Origin::Image(name) => {
                 let image =
                     self.site.planned.image(name, &plan.stage.platform).ok_or_else(|| {
                         BuildError::new(ErrorKind::Internal, format!("the image {name} was not fetched"))
                     })?;
-                self.image_state(image).map(|chain| Some(State { id: image.digest, chain }))
+                self.image_state(image).map(|chain| State { id: image.digest, chain })
             }
         }
     }
@@ -118,88 +126,18 @@ impl Crew<'_> {
     }
 
     /// A folder of this step's own, gone when dropped.
-    fn folder(&self) -> Result<Folder, Stop> {
+    pub(super) fn folder(&self) -> Result<Folder, Stop> {
         let path = self.site.engine.scratch_dir();
         std::fs::create_dir_all(&path).map_err(|e| self.machine("make a folder", &e))?;
         Ok(Folder(path))
     }
-
-    fn run(
-        &self,
-        step: &Step,
-        run: &RunOp,
-        platform: &Platform,
-        active: &Active,
-        log: &StepLog<'_>,
-    ) -> Result<(), Stop> {
-        let engine = self.site.engine;
-        let user = user::lookup(active.root(), &run.user).map_err(|e| self.refuse(step, e))?;
-        let mut mounts = Vec::new();
-        let mut _folder = None;
-        if let Some((target, text)) = &run.script {
-            let folder = self.folder()?;
-            let source = folder.path().join("script");
-            write_script(&source, text).map_err(|e| self.machine("write a here-document", &e))?;
-            mounts.push(StepMount::Bind { source, target: target.clone(), writable: false });
-            _folder = Some(folder);
-        }
-        let spec = StepSpec {
-            root: active.root(),
-            argv: run.argv.clone(),
-            env: run.env.iter().chain(&run.extra_env).cloned().collect(),
-            cwd: run.cwd.clone(),
-            user,
-            limits: engine.config.limits,
-            mounts,
-            secret_env: Vec::new(),
-            network: if run.network { exec::Network::Default } else { exec::Network::None },
-            insecure: false,
-            emulator: exec::emulator_for(platform, &engine.config.emulators_dir).map_err(|e| self.refuse(step, e))?,
-        };
-        let config = ExecConfig {
-            step_command: engine.config.step_command.clone(),
-            state_dir: engine.steps_dir(),
-            cgroups: true,
-        };
-        let secrets = Blotter::new(&self.site.planned.secrets);
-        let out = |stream, bytes: &[u8]| match &secrets {
-            Some(secrets) => secrets.feed(stream, bytes, |bytes| log.output(stream, bytes)),
-            None => log.output(stream, bytes),
-        };
-        let ended = exec::run(&config, &spec, &out, &self.stop);
-        if let Some(secrets) = &secrets {
-            secrets.finish(|stream, bytes| log.output(stream, bytes));
-        }
-        let command = self.redact(&run.argv.join(" "));
-        let source = self.site.source;
-        let fail = |kind, message: String| Err(Stop::Failed(source.fault_at(kind, &Fault::new(step.span, message))));
-        match ended {
-            Ok(exit) if exit.code == 0 => Ok(()),
-            Ok(exit) => {
-                let mut fault = format!("process {command:?} did not complete successfully: exit code: {}", exit.code);
-                if exit.out_of_memory {
-                    fault.push_str(" (it ran out of the memory a step may use)");
-                }
-                fail(ErrorKind::Step { exit_code: exit.code }, fault)
-            }
-            Err(ExecError::Cancelled) => Err(Stop::Elsewhere),
-            Err(_) if self.stop.is_cancelled() => Err(Stop::Elsewhere),
-            Err(error @ ExecError::TimedOut(_)) => fail(ErrorKind::Timeout, error.to_string()),
-            Err(error @ ExecError::Start(_)) => fail(ErrorKind::Internal, error.to_string()),
-            Err(ExecError::Io(error)) => Err(self.machine("run the step", &error)),
-        }
-    }
-
-    fn redact(&self, text: &str) -> String {
-        self.site.planned.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
-    }
 }
 
 /// A folder that goes with this value.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -215,85 +153,4 @@ impl Drop for Folder {
 /// The last component of a here-document's name, which is what the file is called.
 fn file_name(name: &str) -> Option<String> {
     Path::new(name).file_name().and_then(|n| n.to_str()).map(str::to_owned)
-}
-
-fn write_script(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, text)?;
-    // Any user may be the one to run it.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-}
-
-/// Blots secret values out of output that comes in pieces cut anywhere.
-struct Blotter {
-    secrets: Vec<Vec<u8>>,
-    /// What may be the beginning of a secret, of standard output and standard error.
-    held: [parking_lot::Mutex<Vec<u8>>; 2],
-}
-
-impl Blotter {
-    fn new(secrets: &[String]) -> Option<Blotter> {
-        let secrets: Vec<Vec<u8>> = secrets.iter().map(|s| s.clone().into_bytes()).collect();
-        (!secrets.is_empty()).then(|| Blotter { secrets, held: Default::default() })
-    }
-
-    fn held(&self, stream: exec::Stream) -> &parking_lot::Mutex<Vec<u8>> {
-        match stream {
-            exec::Stream::Stdout => &self.held[0],
-            exec::Stream::Stderr => &self.held[1],
-        }
-    }
-
-    fn feed(&self, stream: exec::Stream, bytes: &[u8], out: impl FnOnce(&[u8])) {
-        let mut held = self.held(stream).lock();
-        held.extend_from_slice(bytes);
-        let mut clean = Vec::with_capacity(held.len());
-        let mut at = 0;
-        while at < held.len() {
-            let rest = &held[at..];
-            if let Some(secret) = self.secrets.iter().find(|s| rest.starts_with(s)) {
-                clean.extend_from_slice(b"***");
-                at += secret.len();
-            } else if self.secrets.iter().any(|s| s.starts_with(rest)) {
-                break;
-            } else {
-                clean.push(rest[0]);
-                at += 1;
-            }
-        }
-        held.drain(..at);
-        if !clean.is_empty() {
-            out(&clean);
-        }
-    }
-
-    /// No more comes: what was held back was no secret.
-    fn finish(&self, out: impl Fn(exec::Stream, &[u8])) {
-        for stream in [exec::Stream::Stdout, exec::Stream::Stderr] {
-            let held = std::mem::take(&mut *self.held(stream).lock());
-            if !held.is_empty() {
-                out(stream, &held);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_blotted_out_however_the_output_is_cut() {
-        let text = b"a secret, a sec, secretsecret: s";
-        for cut in 0..=text.len() {
-            let blotter = Blotter::new(&["secret".to_owned()]).unwrap();
-            let seen = parking_lot::Mutex::new(Vec::new());
-            let push = |bytes: &[u8]| seen.lock().extend_from_slice(bytes);
-            blotter.feed(exec::Stream::Stdout, &text[..cut], push);
-            blotter.feed(exec::Stream::Stdout, &text[cut..], push);
-            blotter.finish(|_, bytes| push(bytes));
-            assert_eq!(String::from_utf8(seen.into_inner()).unwrap(), "a ***, a sec, ******: s");
-        }
-        assert!(Blotter::new(&[]).is_none());
-    }
 }

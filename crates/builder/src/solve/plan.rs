@@ -10,15 +10,18 @@ use parking_lot::Mutex;
 use portolan_types::ignore::Ignore;
 use portolan_types::{Digest, ImageRef, Platform, limits};
 
-use super::eval::{self, Begin, CopyOp, Eval, Inputs, Op, RunOp};
+use super::blot::Blots;
+use super::eval::{self, Allowed, Begin, CopyOp, Eval, Inputs, Op, RunOp};
 use super::flight::Turn;
 use super::internal;
 use super::key::Key;
+use super::mounts::RunMount;
 use super::log::Log;
 use super::shared::{Common, Part};
 use crate::cancel::Cancel;
 use crate::copy::{Chmod, CopyError, Hidden, Plan, SelectOpts};
 use crate::error::{BuildError, ErrorKind, Fault, Source, Span};
+use crate::exec::Network;
 use crate::graph::{Globals, Graph, Origin};
 use crate::instruct::{File, Instruction};
 use crate::ports::BaseImage;
@@ -39,8 +42,8 @@ pub(super) struct Planned {
     pub(super) target: usize,
     /// Images in the order of first use: as the file names them, as they are.
     pub(super) images: Vec<Image>,
-    /// Values that must not be shown.
-    pub(super) secrets: Vec<String>,
+    /// What must not be seen.
+    pub(super) blots: Blots,
 }
 
 /// An image that is used.
@@ -61,6 +64,8 @@ pub(super) struct StagePlan {
     pub(super) ops: Vec<Digest>,
     /// For each step that copies from the context, what it copies.
     pub(super) copies: Vec<Option<Plan>>,
+    /// For each step, and each of its mounts that shows files of the context, which.
+    pub(super) binds: Vec<Vec<Option<(Digest, Plan)>>>,
     /// The state below the first step.
     base_key: Digest,
 }
@@ -152,6 +157,7 @@ pub(super) struct Planner<'a> {
     graph: &'a Graph,
     globals: &'a Globals,
     cancel: &'a Cancel,
+    blots: Blots,
     ignore: Ignore,
     images: Mutex<Vec<Image>>,
     stages: Vec<Option<StagePlan>>,
@@ -181,6 +187,7 @@ impl<'a> Planner<'a> {
             graph,
             globals,
             cancel,
+            blots: Blots::new(request.confidential()),
             ignore,
             images: Mutex::new(Vec::new()),
             stages: graph.bases.iter().map(|_| None).collect(),
@@ -194,19 +201,12 @@ impl<'a> Planner<'a> {
         let reachable = self.graph.reachable(self.graph.target, self.file).map_err(fault)?;
         self.fetch(&self.graph.images(&reachable, self.file).map_err(fault)?)?;
         self.stage(self.graph.target, self.file.stages[self.graph.target].span)?;
-        let request = self.request;
-        let secrets = request
-            .build_args
-            .iter()
-            .filter(|(name, value)| request.secret_args.contains(name) && !value.is_empty())
-            .map(|(_, value)| value.clone())
-            .collect();
         Ok(Planned {
             stages: self.stages,
             order: self.order,
             target: self.graph.target,
             images: self.images.into_inner(),
-            secrets,
+            blots: self.blots,
         })
     }
 
@@ -356,11 +356,13 @@ impl<'a> Planner<'a> {
             })
             .collect::<Result<_, Fault>>()
             .map_err(|f| self.source.error(&f))?;
+        let config = &self.engine.config;
         let inputs = Inputs {
             globals: self.globals,
             escape: file.escape,
             build_args: &self.request.build_args,
-            secrets: &self.request.secret_args,
+            blots: &self.blots,
+            allowed: Allowed { host_network: config.allow_host_network, insecure: config.allow_insecure },
             cancel: self.cancel,
             source: &|from, span| graph.source(from, span),
         };
@@ -370,22 +372,25 @@ impl<'a> Planner<'a> {
                 if self.cancel.is_cancelled() { BuildError::cancelled() } else { self.source.error(&fault) }
             })?;
 
-        let mut plan = StagePlan { label, base, stage, keys: Vec::new(), ops: Vec::new(), copies: Vec::new(), base_key };
+        let mut plan = StagePlan { label, base, stage, keys: Vec::new(), ops: Vec::new(), copies: Vec::new(), binds: Vec::new(), base_key };
         for number in 0..plan.stage.steps.len() {
             self.cancel.check().map_err(|_| BuildError::cancelled())?;
             let parent = plan.final_key();
             // What it does comes first by itself: a step is found again also on a result that
             // came about in another way.
             let nobody = Key::new("parent").finish();
+            let binds = self.binds(&plan, number)?;
+            let files = self.files(&plan, number, &binds)?;
             let step = &plan.stage.steps[number];
             let (op, copy) = match &step.op {
                 Op::Mkdir { path, user } => (Key::new("mkdir").digest(&nobody).text(path).text(user).finish(), None),
-                Op::Run(run) => (run_key(&nobody, run), None),
+                Op::Run(run) => (self.run_key(&nobody, run, &files), None),
                 Op::Copy(copy) => self.copy_key(&nobody, copy, &plan.stage.platform, &step.title, step.span)?,
             };
             plan.keys.push(Key::new("step").digest(&parent).digest(&op).finish());
             plan.ops.push(op);
             plan.copies.push(copy);
+            plan.binds.push(binds);
         }
         Ok(plan)
     }
@@ -408,32 +413,112 @@ impl<'a> Planner<'a> {
                 plan = Some(resolved);
             }
             Some(origin) => {
-                let from = match origin {
-                    Origin::Scratch => Key::new("scratch").finish(),
-                    Origin::Image(name) => {
-                        let image = self.image(name, platform, span)?;
-                        Key::new("image").digest(&image.digest).finish()
-                    }
-                    Origin::Stage(index) => {
-                        self.stage(*index, span)?;
-                        self.stages[*index].as_ref().map_or(*parent, StagePlan::final_key)
-                    }
-                };
+                let from = self.origin_key(origin, platform, parent, span)?;
                 key = key.text("from").digest(&from).list(copy.sources.iter().map(String::as_str));
             }
         }
         Ok((key.finish(), plan))
     }
 
+    /// What a step's mounts show of the context.
+    fn binds(&self, plan: &StagePlan, number: usize) -> Result<Vec<Option<(Digest, Plan)>>, BuildError> {
+        let step = &plan.stage.steps[number];
+        let Op::Run(run) = &step.op else { return Ok(Vec::new()) };
+        let read = |mount: &RunMount| {
+            let Some(source) = mount.of_context() else { return Ok(None) };
+            self.read_sources(&[source.to_owned()], (None, false), &step.title, step.span).map(Some)
+        };
+        run.mounts.iter().map(read).collect()
+    }
+
+    /// For each mount of a step, what names the files that it shows.
+    fn files(
+        &mut self,
+        plan: &StagePlan,
+        number: usize,
+        binds: &[Option<(Digest, Plan)>],
+    ) -> Result<Vec<Option<Digest>>, BuildError> {
+        let step = &plan.stage.steps[number];
+        let Op::Run(run) = &step.op else { return Ok(Vec::new()) };
+        let mut files = Vec::new();
+        for (mount, bind) in run.mounts.iter().zip(binds) {
+            files.push(match (mount.origin(), bind) {
+                (Some(origin), _) => Some(self.origin_key(origin, &plan.stage.platform, &plan.final_key(), step.span)?),
+                (None, Some((digest, _))) => Some(*digest),
+                (None, None) => None,
+            });
+        }
+        Ok(files)
+    }
+
+    /// Names what a step takes from: an image, or a stage, which is planned where it is not.
+    fn origin_key(
+        &mut self,
+        origin: &Origin,
+        platform: &Platform,
+        parent: &Digest,
+        span: Span,
+    ) -> Result<Digest, BuildError> {
+        Ok(match origin {
+            Origin::Scratch => Key::new("scratch").finish(),
+            Origin::Image(name) => Key::new("image").digest(&self.image(name, platform, span)?.digest).finish(),
+            Origin::Stage(index) => {
+                self.stage(*index, span)?;
+                self.stages[*index].as_ref().map_or(*parent, StagePlan::final_key)
+            }
+        })
+    }
+
+    /// A key tells a step from all others, and must tell nothing about a secret: where one is
+    /// among the variables, it goes in together with what nobody can guess.
+    fn run_key(&self, parent: &Digest, run: &RunOp, files: &[Option<Digest>]) -> Digest {
+        let mut env: Vec<&(String, String)> = run.env.iter().collect();
+        env.sort();
+        let (path, text) = match &run.script {
+            Some((path, text)) => (Some(path.as_str()), Some(text.as_str())),
+            None => (None, None),
+        };
+        let mut key = Key::new("run")
+            .digest(parent)
+            .list(run.argv.iter().map(String::as_str))
+            .list(env.iter().map(|(name, _)| name.as_str()))
+            .list(env.iter().map(|(_, value)| value.as_str()))
+            .text(&run.cwd)
+            .text(&run.user)
+            .flag(run.network != Network::None)
+            .option(path)
+            .option(text);
+        if run.network == Network::Host || run.insecure {
+            key = key.text("host network").flag(run.network == Network::Host).text("insecure").flag(run.insecure);
+        }
+        if !run.mounts.is_empty() {
+            key = run.mounts.iter().zip(files).fold(key.text("mounts"), |key, (m, files)| m.add_to(key, files.as_ref()));
+        }
+        if env.iter().any(|(_, value)| self.blots.are_in(value)) {
+            key = key.text("secret").part(self.engine.config.key_salt.expose());
+        }
+        key.finish()
+    }
+
     fn read_context(&self, copy: &CopyOp, title: &str, span: Span) -> Result<(Digest, Plan), BuildError> {
+        let exclude = excluded(copy);
+        self.read_sources(&copy.sources, (exclude.as_ref(), copy.parents), title, span)
+    }
+
+    fn read_sources(
+        &self,
+        sources: &[String],
+        (exclude, parents): (Option<&Ignore>, bool),
+        title: &str,
+        span: Span,
+    ) -> Result<(Digest, Plan), BuildError> {
         let is_hidden = |path: &str| self.ignore.matches(path);
         let hidden = Hidden { is: &is_hidden, has_exceptions: self.ignore.has_exceptions() };
-        let exclude = excluded(copy);
         let hidden = (!self.ignore.is_empty()).then_some(hidden);
-        let opts = SelectOpts { hidden, exclude: exclude.as_ref(), parents: copy.parents };
+        let opts = SelectOpts { hidden, exclude, parents };
         let plan = match &self.request.context {
-            BuildContext::Folder(folder) => Plan::resolve(folder, &copy.sources, &opts),
-            BuildContext::Packed(context) => Plan::resolve_context(context, &copy.sources, &opts),
+            BuildContext::Folder(folder) => Plan::resolve(folder, sources, &opts),
+            BuildContext::Packed(context) => Plan::resolve_context(context, sources, &opts),
         };
         let read = plan.and_then(|plan| plan.digest(self.cancel).map(|digest| (digest, plan)));
         read.map_err(|error| {
@@ -475,26 +560,6 @@ pub(super) fn copy_error(source: &Source, span: Span, error: CopyError) -> Build
         CopyError::Cancelled => BuildError::cancelled(),
         CopyError::Io(error) => internal("copy files", &error),
     }
-}
-
-fn run_key(parent: &Digest, run: &RunOp) -> Digest {
-    let mut env: Vec<&(String, String)> = run.env.iter().collect();
-    env.sort();
-    let (path, text) = match &run.script {
-        Some((path, text)) => (Some(path.as_str()), Some(text.as_str())),
-        None => (None, None),
-    };
-    Key::new("run")
-        .digest(parent)
-        .list(run.argv.iter().map(String::as_str))
-        .list(env.iter().map(|(name, _)| name.as_str()))
-        .list(env.iter().map(|(_, value)| value.as_str()))
-        .text(&run.cwd)
-        .text(&run.user)
-        .flag(run.network)
-        .option(path)
-        .option(text)
-        .finish()
 }
 
 /// The ignore file that goes with the Dockerfile.

@@ -17,6 +17,7 @@ use super::flight::{Lead, Turn};
 use super::internal;
 use super::key::Key;
 use super::log::{Log, StepLog};
+use super::mounts::Ready;
 use super::plan::{Planned, StageBase, StagePlan};
 use super::probe::{self, Done, LayerRecord, Record, StageDone};
 use super::shared::{Common, Made, Part};
@@ -237,10 +238,10 @@ fn wants(planned: &Planned, stages: &[StageDone]) -> Vec<Want> {
             }
         }
         for step in missing {
-            if let Op::Copy(copy) = &step.op
-                && let Some(Origin::Stage(from)) = copy.from
-            {
-                todo.push((from, Want { layers: false, root: true }));
+            for origin in step.op.origins() {
+                if let Origin::Stage(from) = origin {
+                    todo.push((*from, Want { layers: false, root: true }));
+                }
             }
         }
     }
@@ -500,8 +501,13 @@ impl<'a> Crew<'a> {
             Op::Copy(copy) => self.copy_source(copy, plan)?,
             _ => None,
         };
+        let mut ready = match &step.op {
+            Op::Run(run) => self.wait_for_states(&run.mounts, plan)?,
+            _ => Ready::default(),
+        };
         let flight = Key::new("flight").text(&self.site.request.tenant).digest(key).digest(&below.id);
-        let flight = flight.option(from.as_ref().map(|state| state.id.to_string()).as_deref()).finish();
+        let flight = flight.option(from.as_ref().map(|state| state.id.to_string()).as_deref());
+        let flight = ready.add_to(flight).finish();
         let mut log = None;
         let turn = common.shared.steps.join(&flight, &self.stop, common.build, || {
             let shown = self.show(key, &step.title);
@@ -525,7 +531,16 @@ impl<'a> Crew<'a> {
             Turn::Lead(lead) => Some(lead),
             Turn::Alone => None,
         };
-        self.do_step(plan, number, below, from.as_ref(), log, lead)
+        if let Op::Run(run) = &step.op
+            && let Err(stop) = self.take_caches(step, &run.mounts, &mut ready)
+        {
+            match &stop {
+                Stop::Failed(error) => log.failed(&error.message),
+                Stop::Elsewhere => log.cancelled(),
+            }
+            return Err(stop);
+        }
+        self.do_step(plan, number, below, (from.as_ref(), ready), log, lead)
     }
 
     /// Do one step, show it, and name its result.
@@ -534,7 +549,7 @@ impl<'a> Crew<'a> {
         plan: &StagePlan,
         number: usize,
         below: &State,
-        from: Option<&State>,
+        (from, ready): (Option<&State>, Ready),
         log: StepLog<'_>,
         lead: Option<Lead<Made>>,
     ) -> Result<Made, Stop> {
@@ -542,7 +557,7 @@ impl<'a> Crew<'a> {
         let id = self.new_id(&plan.keys[number]);
         let done = self
             .raised()
-            .and_then(|()| self.perform(plan, number, &below.chain, from.map(|state| &state.chain), &log))
+            .and_then(|()| self.perform(plan, number, &below.chain, from.map(|state| &state.chain), ready, &log))
             .and_then(|active| active.commit(&id).map_err(|e| self.machine("keep the step's files", &e)));
         match done {
             Ok(chain) => {

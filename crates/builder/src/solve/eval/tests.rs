@@ -16,7 +16,8 @@ fn evaluate(text: &str, args: &[(&str, &str)]) -> Result<Stage, String> {
         globals: &globals,
         escape: file.escape,
         build_args: &args,
-        secrets: &[],
+        blots: &crate::solve::blot::Blots::default(),
+        allowed: crate::solve::eval::Allowed::default(),
         cancel: &crate::cancel::Cancel::new(),
         source: &|_, _| Ok(Origin::Scratch),
     };
