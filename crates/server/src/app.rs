@@ -7,6 +7,7 @@ use portolan_store::blob::BlobStats;
 use portolan_tasks::Tasks;
 use portolan_types::Secret;
 
+use crate::build::stock::Shelves;
 use crate::drain::Drain;
 use crate::http::identity::provider::OwnProvider;
 use crate::http::memory::Memory;
@@ -22,6 +23,8 @@ pub struct App {
     pub service: Arc<Service>,
     /// Runs: their queue, their logs.
     pub tasks: Arc<Tasks>,
+    /// What build contexts left, where clients may be told of it.
+    pub(crate) stock: Option<Arc<Shelves>>,
     /// How this server is set up.
     pub settings: Arc<Settings>,
     /// Base URL of the server as clients reach it, without a slash at the end:

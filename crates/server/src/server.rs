@@ -158,6 +158,7 @@ impl Server {
             provider: crate::sign_in::client(&settings)?,
             issuers: Issuers::new(settings.federation_ca_file.as_deref())?,
             memory: Memory::new(settings.body_memory_bytes_max.0),
+            stock: builds.stock_to_offer(),
             service,
             tasks,
             blob_stats,

@@ -104,6 +104,15 @@ impl Builds {
     }
 }
 
+impl Builds {
+    /// What contexts left, if clients may rely on it: the worker that gets a run must have it,
+    /// and only a server that is alone on its database knows who that will be.
+    pub(crate) fn stock_to_offer(&self) -> Option<Arc<stock::Shelves>> {
+        let offered = !self.shared.service.meta.is_shared() && self.stock.keeps_something();
+        offered.then(|| self.stock.clone())
+    }
+}
+
 /// Make an empty folder for runs. What a killed server left in it may be millions of files:
 /// it is put aside and removed while the server starts.
 fn sweep(dir: &Path) -> std::io::Result<()> {

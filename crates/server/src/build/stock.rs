@@ -98,6 +98,11 @@ impl Shelves {
         Ok(Shelves { dir, bytes_max, shelves: Mutex::default() })
     }
 
+    /// Whether there is any room.
+    pub(crate) fn keeps_something(&self) -> bool {
+        self.bytes_max > 0
+    }
+
     /// The shelf of an owner; read from the disk when it is first asked for.
     pub(crate) fn shelf(&self, owner: &Owner) -> io::Result<Arc<Shelf>> {
         let name = match owner.caller {

@@ -6,6 +6,7 @@
 //! PUT  …&comp=block&blockid=<base64>                                      one block of it
 //! PUT  …&comp=blocklist   <BlockList><Latest>id</Latest>…</BlockList>     put together
 //! GET  /blob/r<registry>/content/<algorithm>-<hex>?se&sp=r&sig            a blob, at a data endpoint
+//! PUT  /blob/r<registry>/files/<owner>?se&sp=w&sig&comp=…                 see [`super::files`]
 //! HEAD /blob/r<registry>/logs/<run>/rawtext.log?se&sp=r&sig               length, whether complete
 //! GET  …   x-ms-range: bytes=a-b (or Range)                               a window of the log
 //! GET  …&wait=<secs>                                                      the same, waiting for more
@@ -42,8 +43,9 @@ use portolan_store::blob::ByteStream;
 use portolan_tasks::{Error, LogState};
 use portolan_types::{Digest, RunId, Timestamp, limits};
 
-use super::{Request, Response, caller, host, respond, v2};
+use super::{Request, Response, caller, files, host, respond, v2};
 use crate::App;
+use crate::build::stock::Owner;
 
 /// Longest time an answer is held for `wait`, in seconds.
 pub const WAIT_SECS_MAX: u64 = 30;
@@ -85,14 +87,14 @@ fn signed_text(path: &str, se: &str, sp: &str) -> String {
 
 /// A refusal in this protocol's words.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
         Refusal { status, code, message: message.into() }
     }
 
@@ -105,7 +107,7 @@ impl Refusal {
         )
     }
 
-    fn not_found() -> Refusal {
+    pub(super) fn not_found() -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, "BlobNotFound", "The specified blob does not exist.")
     }
 
@@ -168,6 +170,12 @@ pub(super) enum Place {
     Context { registry: i64, relative_path: String },
     Log { registry: i64, run: RunId },
     Content { registry: i64, digest: Digest },
+    Files(Owner),
+}
+
+/// The path for questions about a context, for [`signed_url`].
+pub(super) fn files_path(owner: &Owner) -> String {
+    format!("r{}/files/{}", owner.registry, owner.word())
 }
 
 /// The path of a blob's content for [`signed_url`].
@@ -180,6 +188,9 @@ pub(super) fn place(path: &str) -> Option<Place> {
     let registry = account.parse().ok().filter(|_| account.bytes().all(|c| c.is_ascii_digit()))?;
     if let Some(run) = rest.strip_prefix("logs/").and_then(|r| r.strip_suffix("/rawtext.log")) {
         return Some(Place::Log { registry, run: run.parse().ok()? });
+    }
+    if let Some(word) = rest.strip_prefix("files/") {
+        return Some(Place::Files(Owner::of_word(registry, word)?));
     }
     if let Some(name) = rest.strip_prefix("content/") {
         return Some(Place::Content { registry, digest: name.replacen('-', ":", 1).parse().ok()? });
@@ -194,6 +205,9 @@ async fn route(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Response, Re
     match (place(path), &parts.method, may) {
         (Some(Place::Context { registry, relative_path }), &Method::PUT, Permission::Write) => {
             put(app, registry, &relative_path, &query, body).await
+        }
+        (Some(Place::Files(owner)), &Method::PUT, Permission::Write) => {
+            files::answer(app, &owner, query.comp.as_deref(), body).await
         }
         (Some(Place::Log { registry, run }), &Method::HEAD | &Method::GET, Permission::Read) => {
             log(app, parts, registry, &run, &query).await

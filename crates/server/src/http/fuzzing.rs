@@ -121,6 +121,7 @@ pub fn signed_place(path: &str) -> Option<(i64, String)> {
         blob::Place::Context { registry, relative_path } => Some((registry, relative_path)),
         blob::Place::Log { registry, run } => Some((registry, run.to_string())),
         blob::Place::Content { registry, digest } => Some((registry, digest.to_string())),
+        blob::Place::Files(owner) => Some((owner.registry, owner.word())),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod acr;
 pub mod arm;
 mod audit;
 pub mod blob;
+mod files;
 pub mod caller;
 mod client;
 pub mod edge;

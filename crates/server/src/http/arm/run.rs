@@ -16,9 +16,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::blob::{Permission, signed_url};
+use super::super::blob::{Permission, files_path, signed_url};
 use super::{ArmTarget, Response, build_options, json_body, list_of, no_such_method, no_such_type, respond};
 use crate::App;
+use crate::build::stock::Owner;
 
 /// How long a context may take to be uploaded: every request of it begins within this.
 const UPLOAD_SECS_MAX: u64 = 4 * 3600;
@@ -77,7 +78,19 @@ async fn upload_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget) -> Result<Res
     let path = format!("r{}/{}", target.registry.id, staged.relative_path);
     let until = ctx.now.plus(Duration::from_secs(UPLOAD_SECS_MAX));
     let url = signed_url(&app.service.authority, &target.base, &path, Permission::Write, until);
-    Ok(respond::json(StatusCode::OK, &json!({"relativePath": staged.relative_path, "uploadUrl": url})))
+    let mut answer = json!({"relativePath": staged.relative_path, "uploadUrl": url});
+    // Ours: where a client learns which files need not be sent. Where roles are asked for
+    // each repository, nobody profits from what another's build brought.
+    let owner = match (target.registry.role_mode, &ctx.principal) {
+        (RoleMode::Legacy, _) => Some(None),
+        (RoleMode::Abac, Principal::Directory { object_id, .. }) => Some(Some(*object_id)),
+        (RoleMode::Abac, _) => None,
+    };
+    if let (Some(_), Some(caller)) = (&app.stock, owner) {
+        let path = files_path(&Owner { registry: target.registry.id, caller });
+        answer["filesUrl"] = json!(signed_url(&app.service.authority, &target.base, &path, Permission::Write, until));
+    }
+    Ok(respond::json(StatusCode::OK, &answer))
 }
 
 async fn log_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Result<Response, Error> {
