@@ -72,6 +72,9 @@ struct ConfigRecord {
     digest: Option<Digest>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inputs: Vec<Vec<ConfigInput>>,
+    /// Ours, which others pass over: the SOURCE_DATE_EPOCH that the layer was made with.
+    #[serde(default, rename = "epochSecs", skip_serializing_if = "Option::is_none")]
+    epoch_secs: Option<i64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,6 +107,7 @@ pub(crate) struct Writer {
     places: HashMap<(Digest, i64), usize>,
     known: HashMap<Digest, usize>,
     steps: usize,
+    epoch_secs: Option<i64>,
 }
 
 /// A state that the next record may stand on.
@@ -115,10 +119,16 @@ pub(crate) struct Place {
 }
 
 impl Writer {
+    /// For layers that were made with this SOURCE_DATE_EPOCH.
+    pub(crate) fn new(epoch_secs: Option<i64>) -> Writer {
+        Writer { epoch_secs, ..Writer::default() }
+    }
+
     /// The state of a base: its key, and its layers, lowest first.
     pub(crate) fn base(&mut self, key: &Digest, layers: &[CacheLayer]) -> Place {
         let top = layers.iter().fold(-1, |parent, layer| self.layer(layer, parent));
-        let record = ConfigRecord { digest: Some(*key), results: results(top, layers.last()), inputs: Vec::new() };
+        let record =
+            ConfigRecord { digest: Some(*key), results: results(top, layers.last()), ..ConfigRecord::default() };
         Place { layer: top, record: Some(self.record(key, record)) }
     }
 
@@ -130,6 +140,7 @@ impl Writer {
             digest: Some(*key),
             results: results(top, Some(layer)),
             inputs: below.record.map(link).unwrap_or_default(),
+            epoch_secs: self.epoch_secs,
         };
         if !self.known.contains_key(key) {
             self.steps += 1;
@@ -259,7 +270,7 @@ fn read(config: &Config, layers: &HashMap<Digest, CacheLayer>) -> Result<HashMap
                 Some(CacheLayer { created, ..layer.clone() })
             });
             let (Some(layer), Some(Some(parent))) = (layer, ids.get(below)) else { continue };
-            let (id, record) = imported_record(parent, &key, &layer);
+            let (id, record) = imported_record(parent, &key, &layer, record.epoch_secs);
             ids[at] = Some(id);
             if let Some(record) = record {
                 out.insert(key, record);

@@ -42,7 +42,6 @@ mod fsys;
 pub mod fuzzing;
 mod graph;
 mod instruct;
-pub mod needs;
 pub mod lint;
 pub mod needs;
 mod parse;
@@ -390,6 +389,17 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<Vec<Built>, BuildError> {
         solve::build(self, request, platforms, events, cancel)
+    }
+
+    /// Run the build checks and nothing else: base images are looked up, nothing is copied or
+    /// run and the context is not looked at, but for its ignore file.
+    pub fn check(
+        &self,
+        request: &BuildRequest,
+        events: &(dyn Fn(Event) + Sync),
+        cancel: &Cancel,
+    ) -> Result<Vec<lint::Warning>, BuildError> {
+        solve::check(self, request, events, cancel)
     }
 
     /// Remove the least recently used snapshots until at most `bytes_max` bytes are left.

@@ -6,6 +6,7 @@
 //! as it did before, appears only if something below it does.
 
 mod compress;
+mod redate;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec};
 use rustix::io::Errno;
 
 use self::compress::Compressor;
+pub use self::redate::redate;
 use crate::cancel::Cancel;
 use crate::fsys;
 use crate::ports::Content;

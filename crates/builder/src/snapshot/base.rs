@@ -109,6 +109,20 @@ impl Store {
         Ok(chain)
     }
 
+    /// The state of `below` with one more layer, found as `name` from now on.
+    pub fn unpack_on(
+        &self,
+        below: &Chain,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        name: &Digest,
+        cancel: &Cancel,
+    ) -> io::Result<Chain> {
+        let active = self.begin(below)?;
+        self.unpack_merged(&active, layer, diff_id, cancel)?;
+        active.commit(name)
+    }
+
     fn unpack_alone(
         &self,
         layer: &Descriptor,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use portolan_types::oci::{Descriptor, History, Manifest};
-use portolan_types::{Digest, Platform, media_type};
+use portolan_types::{Digest, Platform, Timestamp, media_type};
 
-use super::internal;
+use super::{exports, internal};
 use super::log::Log;
 use super::plan::{Planned, StageBase};
 use super::probe::StageDone;
@@ -19,14 +19,19 @@ use crate::{BuildRequest, Built, Engine};
 pub(super) fn export(
     engine: &Engine,
     request: &BuildRequest,
+    epoch_secs: Option<i64>,
     platform: &Platform,
     log: &Log<'_>,
     planned: &Planned,
     worked: Worked<'_>,
 ) -> Result<Built, BuildError> {
     let step = worked.export;
-    match assemble(engine, request, platform, planned, &worked.stages) {
+    match assemble(engine, request, epoch_secs, platform, planned, &worked.stages) {
         Ok(built) => {
+            let built = Built { packages: worked.packages, ..built };
+            if let Some(cache) = &built.cache {
+                step.note(&format!("preparing build cache for export: {} steps", cache.steps));
+            }
             step.note(&format!("exporting {} layers done", built.layers.len()));
             step.note(&format!("exporting manifest {} done", built.digest));
             step.note(&format!("exporting config {} done", built.config.digest));
@@ -44,6 +49,7 @@ pub(super) fn export(
 fn assemble(
     engine: &Engine,
     request: &BuildRequest,
+    epoch_secs: Option<i64>,
     platform: &Platform,
     planned: &Planned,
     stages: &[StageDone],
@@ -64,6 +70,7 @@ fn assemble(
             StageBase::Stage(below) => ancestry.push(*below),
         }
     }
+    let epoch = epoch_secs.map(|secs| Timestamp::from_unix_secs(secs).rfc3339());
     let mut layers: Vec<Descriptor> = base.map(|image| image.layers.clone()).unwrap_or_default();
     let mut diff_ids: Vec<Digest> = base.map(|image| image.config.rootfs.diff_ids.clone()).unwrap_or_default();
     let mut times: Vec<Option<String>> = vec![None; layers.len()];
@@ -75,20 +82,35 @@ fn assemble(
                 .ok_or_else(|| BuildError::new(ErrorKind::Internal, format!("a step of stage {stage} has no layer")))?;
             layers.push(layer.blob.clone());
             diff_ids.push(layer.diff_id);
-            times.push(Some(step.created.clone()));
+            times.push(Some(epoch.clone().unwrap_or_else(|| step.created.clone())));
         }
     }
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = diff_ids;
     date(&mut config.history, &times);
     config.created = config.history.last().and_then(|h| h.created.clone());
+    if let (Some(secs), Some(epoch)) = (epoch_secs, epoch) {
+        // Whatever the base says of itself: nothing in the image is later.
+        let limit = Timestamp::from_unix_secs(secs);
+        for entry in &mut config.history {
+            if entry.created.as_deref().and_then(Timestamp::parse).is_some_and(|created| created > limit) {
+                entry.created = Some(epoch.clone());
+            }
+        }
+        config.created = Some(epoch);
+    }
+    config.build_cache = None;
+    if request.cache_export.inline {
+        config.build_cache = exports::inline(planned, stages, &ancestry, epoch_secs)?;
+    }
     if !request.labels.is_empty() {
         let labels: &mut BTreeMap<_, _> = config.config.labels.get_or_insert_default();
         labels.extend(request.labels.iter().cloned());
     }
 
     // Docker's media types, which every client reads; they have no word for zstd.
-    let docker = layers.iter().all(|layer| docker_layer(&layer.media_type).is_some());
+    let plain = request.annotations.is_empty() && !request.oci_types;
+    let docker = plain && layers.iter().all(|layer| docker_layer(&layer.media_type).is_some());
     let (manifest_type, config_type) = match docker {
         true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
         false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
@@ -117,12 +139,12 @@ fn assemble(
         media_type: manifest_type.to_owned(),
         config: Descriptor::new(config_type, digest, bytes.len() as u64),
         layers,
-        annotations: BTreeMap::new(),
+        annotations: request.annotations.iter().cloned().collect(),
     };
     let manifest_bytes = serde_json::to_vec(&manifest).map_err(json)?;
     Ok(Built {
         platform: platform.clone(),
-        cache: None,
+        cache: exports::registry(request, planned, stages, &ancestry, epoch_secs)?,
         packages: None,
         digest: Digest::of(&manifest_bytes),
         manifest: manifest_bytes,

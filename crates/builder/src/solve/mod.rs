@@ -13,8 +13,10 @@
 //! result it was made on: steps that give something else each time are never mixed.
 
 mod blot;
+mod checks;
 mod content;
 mod eval;
+mod exports;
 mod flight;
 mod history;
 mod image;
@@ -33,9 +35,10 @@ use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Source};
 use crate::event::Event;
 use crate::graph::{Globals, Graph};
-use crate::{BuildRequest, Built, Engine, PLATFORMS_MAX, instruct, parse};
+use crate::{BuildRequest, Built, Engine, PLATFORMS_MAX};
 use portolan_types::Platform;
 
+pub(crate) use checks::check;
 use log::Log;
 use plan::Planner;
 pub(crate) use probe::imported_record;
@@ -57,10 +60,20 @@ pub(crate) fn build(
     if let Some(twice) = platforms.iter().enumerate().find(|(n, p)| platforms[..*n].contains(p)) {
         return refuse(format!("the platform {} is named twice", twice.1));
     }
+    // Instructions that ask for it see it, whichever way it was given.
+    let mut dated = None;
+    let request = match request.source_date_epoch {
+        Some(secs) => {
+            let request = dated.insert(request.clone());
+            request.build_args.push(("SOURCE_DATE_EPOCH".to_owned(), secs.to_string()));
+            request
+        }
+        None => request,
+    };
     let log = Log::new(events);
     let source = Source::new(&request.dockerfile_name, &String::from_utf8_lossy(&request.dockerfile));
     let definition = log.step(&format!("[internal] load build definition from {}", request.dockerfile_name));
-    let file = match parse::parse(&request.dockerfile).and_then(instruct::read) {
+    let file = match checks::read(request) {
         Ok(file) => file,
         Err(error) => {
             definition.failed(&source.sentence(&error));
@@ -69,9 +82,6 @@ pub(crate) fn build(
     };
     definition.note(&format!("transferring dockerfile: {}B", request.dockerfile.len()));
     definition.done();
-    for warning in &file.warnings {
-        log.warning(&source.sentence(warning));
-    }
 
     let common = Common::new(engine, request, &source, &log, &file);
     if let [platform] = platforms {
@@ -127,14 +137,16 @@ fn build_part(common: &Common<'_>, part: Part<'_>, cancel: &Cancel) -> Result<Bu
     let graph = Graph::new(file, &globals, part.platform, target).map_err(fault)?;
     cancel.check().map_err(|_| BuildError::cancelled())?;
 
+    let epoch_secs = request.epoch_secs()?;
     let planned = Planner::new(common, part, &graph, &globals, cancel)?.plan()?;
+    checks::report(file, &graph, &planned, source, log)?;
     for warning in planned.warnings(request, &globals) {
         log.warning(&warning);
     }
-    let probed = probe::probe(engine, &planned, request.no_cache);
-    let site = work::Site { engine, request, source, log, planned: &planned, common, part };
+    let probed = probe::probe(engine, &planned, request.no_cache, epoch_secs);
+    let site = work::Site { engine, request, source, log, planned: &planned, common, part, epoch_secs };
     match work::work(&site, probed, cancel) {
-        Ok(worked) => image::export(engine, request, part.platform, log, &planned, worked),
+        Ok(worked) => image::export(engine, request, epoch_secs, part.platform, log, &planned, worked),
         Err(_) if cancel.is_cancelled() => Err(BuildError::cancelled()),
         Err(error) => Err(error),
     }

@@ -68,14 +68,14 @@ impl Crew<'_> {
     /// The state of a stage or image. May wait for a stage.
     pub(super) fn state_of(&self, origin: &Origin, plan: &StagePlan) -> Result<State, Stop> {
         match origin {
-            Origin::Scratch => Ok(State { id: Key::new("scratch").finish(), chain: Chain::empty() }),
+            Origin::Scratch => Ok(State { id: Key::new("scratch").finish(), chain: Chain::empty(), by_content: false }),
             Origin::Stage(index) => self.stage_state(*index),
             Origin::Image(name) => {
                 let image =
                     self.site.planned.image(name, &plan.stage.platform).ok_or_else(|| {
                         BuildError::new(ErrorKind::Internal, format!("the image {name} was not fetched"))
                     })?;
-                self.image_state(image).map(|chain| State { id: image.digest, chain })
+                self.image_state(image).map(|chain| State { id: image.digest, chain, by_content: false })
             }
         }
     }

@@ -24,6 +24,7 @@ use crate::error::{BuildError, ErrorKind, Fault, Source, Span};
 use crate::exec::Network;
 use crate::graph::{Globals, Graph, Origin};
 use crate::instruct::{File, Instruction};
+use crate::lint::{Finding, Rule};
 use crate::ports::BaseImage;
 use crate::{BuildContext, BuildRequest, Engine, fsys, instruct, parse};
 
@@ -42,6 +43,8 @@ pub(super) struct Planned {
     pub(super) target: usize,
     /// Images in the order of first use: as the file names them, as they are.
     pub(super) images: Vec<Image>,
+    /// What base images and sources have that is probably not meant.
+    findings: Vec<Finding>,
     /// What must not be seen.
     pub(super) blots: Blots,
 }
@@ -109,6 +112,12 @@ impl Planned {
         self.images.iter().find(|i| i.name == *name && i.platform == *platform).map(|i| &i.image)
     }
 
+    /// What build checks have found.
+    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
+        let stages = self.stages.iter().flatten();
+        self.findings.iter().chain(stages.flat_map(|stage| &stage.stage.findings)).cloned()
+    }
+
     /// What is probably not meant, in sentences.
     pub(super) fn warnings(&self, request: &BuildRequest, globals: &Globals) -> Vec<String> {
         let mut out = Vec::new();
@@ -164,6 +173,8 @@ pub(super) struct Planner<'a> {
     order: Vec<usize>,
     /// Stages under way, outermost first.
     open: Vec<usize>,
+    findings: Vec<Finding>,
+    checks_only: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -193,7 +204,15 @@ impl<'a> Planner<'a> {
             stages: graph.bases.iter().map(|_| None).collect(),
             order: Vec::new(),
             open: Vec::new(),
+            findings: Vec::new(),
+            checks_only: false,
         })
+    }
+
+    /// Plan for the build checks alone: what is copied is not looked at.
+    pub(super) fn only_checks(mut self) -> Self {
+        self.checks_only = true;
+        self
     }
 
     pub(super) fn plan(mut self) -> Result<Planned, BuildError> {
@@ -206,6 +225,7 @@ impl<'a> Planner<'a> {
             order: self.order,
             target: self.graph.target,
             images: self.images.into_inner(),
+            findings: self.findings,
             blots: self.blots,
         })
     }
@@ -325,6 +345,7 @@ impl<'a> Planner<'a> {
             Origin::Scratch => StageBase::Scratch,
             Origin::Image(name) => {
                 let image = self.image(name, platform, own.span)?;
+                self.check_platform(name, &image, platform, own.span);
                 StageBase::Image { name: name.clone(), image }
             }
             Origin::Stage(base) => {
@@ -407,7 +428,9 @@ impl<'a> Planner<'a> {
         let mut plan = None;
         match &copy.from {
             None if copy.sources.is_empty() => {}
+            None if self.checks_only => self.check_ignored(title, copy, span),
             None => {
+                self.check_ignored(title, copy, span);
                 let (digest, resolved) = self.read_context(copy, title, span)?;
                 key = key.text("context").digest(&digest);
                 plan = Some(resolved);
@@ -498,6 +521,38 @@ impl<'a> Planner<'a> {
             key = key.text("secret").part(self.engine.config.key_salt.expose());
         }
         key.finish()
+    }
+
+    /// Note a base image that is for something else than the stage.
+    fn check_platform(&mut self, name: &ImageRef, image: &BaseImage, platform: &Platform, span: Span) {
+        let config = &image.config;
+        let said = !config.os.is_empty() && !config.architecture.is_empty();
+        if said && (config.os != platform.os || config.architecture != platform.architecture) {
+            let pulled = format!("{}/{}", config.os, config.architecture);
+            let message = format!(
+                "Base image {name} was pulled with platform {pulled:?}, expected {:?} for current build",
+                platform.to_string()
+            );
+            self.findings.push(Finding::new(Rule::InvalidBaseImagePlatform, span, message));
+        }
+    }
+
+    /// Note sources that the ignore file hides. With `!` patterns nobody can tell without
+    /// looking at the files.
+    fn check_ignored(&mut self, title: &str, copy: &CopyOp, span: Span) {
+        if self.ignore.has_exceptions() || copy.parents {
+            return;
+        }
+        let verb = if title.contains("] ADD ") || title.contains("ONBUILD ADD ") { "Add" } else { "Copy" };
+        for source in &copy.sources {
+            let path = fsys::clean(std::path::Path::new(source));
+            let path = path.to_string_lossy();
+            let path = path.trim_start_matches('/');
+            if !path.is_empty() && self.ignore.matches(path) {
+                let message = format!("Attempting to {verb} file {path:?} that is excluded by .dockerignore");
+                self.findings.push(Finding::new(Rule::CopyIgnoredFile, span, message));
+            }
+        }
     }
 
     fn read_context(&self, copy: &CopyOp, title: &str, span: Span) -> Result<(Digest, Plan), BuildError> {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 use portolan_types::Digest;
 
+use super::content::copies_from;
 use super::eval::Op;
 use super::flight::{Lead, Turn};
 use super::internal;
@@ -19,12 +20,13 @@ use super::key::Key;
 use super::log::{Log, StepLog};
 use super::mounts::Ready;
 use super::plan::{Planned, StageBase, StagePlan};
-use super::probe::{self, Done, LayerRecord, Record, StageDone};
+use super::probe::{self, Dated, Done, LayerRecord, Record, StageDone};
 use super::shared::{Common, Made, Part};
 use crate::cancel::Cancel;
 use crate::diff::{self, Layer};
 use crate::error::{BuildError, ErrorKind, Source};
 use crate::graph::Origin;
+use crate::sbom::Inventory;
 use crate::snapshot::Chain;
 use crate::{BuildRequest, Engine};
 
@@ -37,6 +39,8 @@ pub(super) struct Site<'a> {
     pub(super) planned: &'a Planned,
     pub(super) common: &'a Common<'a>,
     pub(super) part: Part<'a>,
+    /// SOURCE_DATE_EPOCH.
+    pub(super) epoch_secs: Option<i64>,
 }
 
 /// A build whose target is done: all its layers are there and durable.
@@ -44,6 +48,8 @@ pub(super) struct Worked<'a> {
     pub(super) stages: Vec<StageDone>,
     /// The step under which the documents are written.
     pub(super) export: StepLog<'a>,
+    /// What is in the image, when that was asked for.
+    pub(super) packages: Option<Inventory>,
 }
 
 /// What is asked of a stage.
@@ -75,7 +81,15 @@ struct LayerJob {
     step: usize,
     /// The result it is the layer of.
     id: Digest,
-    chain: Chain,
+    from: Material,
+}
+
+/// What a layer is made from.
+enum Material {
+    /// The files that the step left.
+    Files(Chain),
+    /// The same layer, its times as they are.
+    Layer(Layer),
 }
 
 /// What came of a [`LayerJob`].
@@ -90,6 +104,16 @@ struct Written {
 pub(super) struct State {
     pub(super) id: Digest,
     pub(super) chain: Chain,
+    /// Whether it may have come about in another way than the keys say: something in it was
+    /// copied from a stage or an image, which may be another and have the same files.
+    pub(super) by_content: bool,
+}
+
+/// A step that was done, or found on what it stands on.
+pub(super) struct Stepped {
+    pub(super) made: Made,
+    pub(super) on: Option<Digest>,
+    pub(super) found: Option<Done>,
 }
 
 /// The state at the end of a stage, once it is there.
@@ -158,7 +182,7 @@ pub(super) fn work<'a>(
     let crew = Crew {
         site,
         stop,
-        wants: wants(planned, &stages),
+        wants: wants(site.request, planned, &stages),
         slots: planned.stages.iter().map(|_| Slot::default()).collect(),
         bases: Mutex::new(HashMap::new()),
         nonce: RandomState::new().hash_one(planned.target),
@@ -207,8 +231,16 @@ pub(super) fn work<'a>(
         Ok(()) => crew.record(&stages),
         Err(error) => failure = failure.or(Some(internal("keep the layers", &error))),
     }
+    let packages = match failure {
+        None => crew.packages(cancel),
+        Some(_) => Ok(None),
+    };
+    let packages = packages.unwrap_or_else(|error| {
+        failure = Some(error);
+        None
+    });
     match (failure, export) {
-        (None, Some(export)) => Ok(Worked { stages, export }),
+        (None, Some(export)) => Ok(Worked { stages, export, packages }),
         (failure, export) => {
             let error = failure.unwrap_or_else(BuildError::cancelled);
             if let Some(export) = export {
@@ -220,9 +252,9 @@ pub(super) fn work<'a>(
 }
 
 /// What the target's image asks of every stage.
-fn wants(planned: &Planned, stages: &[StageDone]) -> Vec<Want> {
+fn wants(request: &BuildRequest, planned: &Planned, stages: &[StageDone]) -> Vec<Want> {
     let mut wants = vec![Want::default(); planned.stages.len()];
-    let mut todo = vec![(planned.target, Want { layers: true, root: false })];
+    let mut todo = vec![(planned.target, Want { layers: true, root: request.attest.sbom })];
     while let Some((index, want)) = todo.pop() {
         let before = wants[index];
         let now = Want { layers: before.layers || want.layers, root: before.root || want.root };
@@ -245,12 +277,44 @@ fn wants(planned: &Planned, stages: &[StageDone]) -> Vec<Want> {
             }
         }
     }
+    if request.cache_export.registry == Some(true) {
+        // Of every stage that is done, or going to be.
+        for ((want, done), plan) in wants.iter_mut().zip(stages).zip(&planned.stages) {
+            let ready = plan.as_ref().is_some_and(|plan| done.steps.len() == plan.stage.steps.len());
+            want.layers |= ready || *want != Want::default();
+        }
+    }
     wants
 }
 
 impl<'a> Crew<'a> {
     fn engine(&self) -> &'a Engine {
         self.site.engine
+    }
+
+    /// What is in the image, if that was asked for.
+    fn packages(&self, cancel: &Cancel) -> Result<Option<Inventory>, BuildError> {
+        if !self.site.request.attest.sbom {
+            return Ok(None);
+        }
+        let Ok(state) = self.slots[self.site.planned.target].wait() else {
+            return Err(BuildError::new(ErrorKind::Internal, "the image's files are not at hand to look through"));
+        };
+        let step = self.site.log.step(&self.site.part.title("[internal] list packages"));
+        let root = self.engine().snapshots.begin(&state.chain);
+        match root.and_then(|root| crate::sbom::scan(root.root(), cancel)) {
+            Ok(found) => {
+                step.note(&format!("found {} packages", found.packages.len()));
+                found.gaps.iter().for_each(|gap| step.note(gap));
+                step.done();
+                Ok(Some(found))
+            }
+            Err(error) => {
+                let error = internal("list the image's packages", &error);
+                step.failed(&error.message);
+                Err(error)
+            }
+        }
     }
 
     fn raised(&self) -> Result<(), Stop> {
@@ -330,8 +394,8 @@ impl<'a> Crew<'a> {
         jobs: &crossbeam_channel::Sender<LayerJob>,
     ) -> Result<Option<State>, Stop> {
         let want = self.wants[index];
-        let queue = |step: usize, id: &Digest, chain: &Chain| {
-            let job = LayerJob { stage: index, step, id: *id, chain: chain.clone() };
+        let queue = |step: usize, id: &Digest, from: Material| {
+            let job = LayerJob { stage: index, step, id: *id, from };
             jobs.send(job).map_err(|_| Stop::Elsewhere)
         };
         let ready = done.steps.len();
@@ -345,18 +409,28 @@ impl<'a> Crew<'a> {
         };
         for (number, (step, done)) in plan.stage.steps.iter().zip(&done.steps).enumerate() {
             self.show(&plan.keys[number], &step.title).cached();
-            if let (true, None, Some(chain)) = (want.layers, &done.layer, &done.chain) {
-                queue(number, &done.id, chain)?;
+            if want.layers && done.layer.is_none() {
+                match (&done.chain, &done.plain) {
+                    (_, Some(layer)) => queue(number, &done.id, Material::Layer(layer.clone()))?,
+                    (Some(chain), None) => queue(number, &done.id, Material::Files(chain.clone()))?,
+                    (None, None) => {}
+                }
             }
         }
         for number in ready..plan.stage.steps.len() {
             let Some(below) = state.take() else { return Err(Stop::Elsewhere) };
-            let Made { id, created, chain } = self.step(plan, number, &below)?;
-            if want.layers {
-                queue(number, &id, &chain)?;
+            let Stepped { made: Made { id, created, chain }, on, found } = self.step(plan, number, &below)?;
+            let by_content = below.by_content || copies_from(plan, number);
+            let (layer, plain, record) = match found {
+                Some(found) => (found.layer, found.plain, found.record),
+                None => (None, None, None),
+            };
+            if want.layers && layer.is_none() {
+                queue(number, &id, Material::Files(chain.clone()))?;
             }
-            done.steps.push(Done { id, created, layer: None, chain: Some(chain.clone()) });
-            state = Some(State { id, chain });
+            let (imported, chain) = (false, Some(chain));
+            done.steps.push(Done { id, created, layer, plain, chain: chain.clone(), record, imported, on });
+            state = chain.map(|chain| State { id, chain, by_content });
         }
         Ok(state)
     }
@@ -372,8 +446,14 @@ impl<'a> Crew<'a> {
             .finish()
     }
 
-    fn put(&self, key: &Digest, parent: &Digest, id: &Digest, created: &str, layer: Option<LayerRecord>) {
-        let record = Record { parent: *parent, id: *id, created: created.to_owned(), layer };
+    fn put(&self, key: &Digest, parent: &Digest, done: &Done) {
+        let layer = done.layer.as_ref().map(LayerRecord::of);
+        let new = Record { parent: *parent, id: done.id, created: done.created.clone(), layer: None, dated: None };
+        let mut record = done.record.clone().unwrap_or(new);
+        match self.site.epoch_secs {
+            None => record.layer = layer,
+            Some(epoch_secs) => record.dated = layer.map(|layer| Dated { epoch_secs, layer }).or(record.dated),
+        }
         match serde_json::to_vec(&record) {
             Ok(bytes) => self.engine().cache.put(key, &bytes),
             Err(error) => tracing::warn!(%error, "write a step record"),
@@ -388,9 +468,12 @@ impl<'a> Crew<'a> {
             let Some(mut parent) = probe::base_id(self.site.planned, stages, index) else { continue };
             for (key, done) in plan.keys.iter().zip(&stages[index].steps) {
                 // Those found in the cache are recorded already, unless a layer is new.
-                if done.chain.is_some() {
-                    let layer = done.layer.as_ref().map(LayerRecord::of);
-                    self.put(key, &parent, &done.id, &done.created, layer);
+                let known = done.record.as_ref().filter(|_| done.chain.is_none() && !done.imported);
+                if known.is_none_or(|record| !record.tells(done, self.site.epoch_secs)) {
+                    self.put(key, &parent, done);
+                    if let Some(on) = &done.on {
+                        self.put(on, &parent, done);
+                    }
                 }
                 parent = done.id;
             }
@@ -402,7 +485,8 @@ impl<'a> Crew<'a> {
         let done = &known[index].steps;
         let Some(last) = done.last() else { return self.base_state(plan) };
         self.show_from(plan).into_iter().for_each(StepLog::cached);
-        self.cached_state(index, last, known).map(|chain| State { id: last.id, chain })
+        let by_content = self.by_content(index, done.len());
+        self.cached_state(index, last, known).map(|chain| State { id: last.id, chain, by_content })
     }
 
     /// The state after a stage's last known step.
@@ -416,7 +500,7 @@ impl<'a> Crew<'a> {
         let mut at = index;
         loop {
             for step in known[at].steps.iter().rev() {
-                let layer = step.layer.as_ref().ok_or_else(|| {
+                let layer = step.files().ok_or_else(|| {
                     BuildError::new(ErrorKind::Internal, "the state of a cached step is gone; build again")
                 })?;
                 blobs.push(layer.blob.clone());
@@ -444,7 +528,7 @@ impl<'a> Crew<'a> {
 
     /// The state that a stage's `FROM` names.
     fn base_state(&self, plan: &StagePlan) -> Result<State, Stop> {
-        let named = |chain| State { id: probe::id_of_base(plan), chain };
+        let named = |chain| State { id: probe::id_of_base(plan), chain, by_content: false };
         match &plan.base {
             StageBase::Scratch => Ok(named(Chain::empty())),
             StageBase::Stage(base) => self.slots[*base].wait(),
@@ -492,7 +576,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Do one step, or have it from somebody who does the same.
-    fn step(&self, plan: &StagePlan, number: usize, below: &State) -> Result<Made, Stop> {
+    fn step(&self, plan: &StagePlan, number: usize, below: &State) -> Result<Stepped, Stop> {
         let step = &plan.stage.steps[number];
         let key = &plan.keys[number];
         let common = self.site.common;
@@ -505,6 +589,14 @@ impl<'a> Crew<'a> {
             Op::Run(run) => self.wait_for_states(&run.mounts, plan)?,
             _ => Ready::default(),
         };
+        let on = self.on_key(plan, number, below, from.as_ref())?;
+        if let Some(on) = &on
+            && let Some(found) = self.found_on(on, below)?
+        {
+            self.show(key, &step.title).cached();
+            return Ok(found);
+        }
+        let stepped = |made| Stepped { made, on, found: None };
         let flight = Key::new("flight").text(&self.site.request.tenant).digest(key).digest(&below.id);
         let flight = flight.option(from.as_ref().map(|state| state.id.to_string()).as_deref());
         let flight = ready.add_to(flight).finish();
@@ -526,7 +618,7 @@ impl<'a> Crew<'a> {
             Turn::Done(made, held) => {
                 common.keep(held);
                 log.cached();
-                return Ok(made);
+                return Ok(stepped(made));
             }
             Turn::Lead(lead) => Some(lead),
             Turn::Alone => None,
@@ -540,7 +632,7 @@ impl<'a> Crew<'a> {
             }
             return Err(stop);
         }
-        self.do_step(plan, number, below, (from.as_ref(), ready), log, lead)
+        self.do_step(plan, number, below, (from.as_ref(), ready), log, lead).map(stepped)
     }
 
     /// Do one step, show it, and name its result.
@@ -584,10 +676,16 @@ impl<'a> Crew<'a> {
     fn layer(&self, job: &LayerJob, cancel: &Cancel) -> Result<Layer, BuildError> {
         let common = self.site.common;
         let write = || {
-            let layer = diff::write_layer(&job.chain, &*self.engine().content, None, cancel);
+            let (content, epoch_secs) = (&*self.engine().content, self.site.epoch_secs);
+            let layer = match (&job.from, epoch_secs) {
+                (Material::Files(chain), _) => diff::write_layer(chain, content, epoch_secs, cancel),
+                (Material::Layer(layer), Some(epoch_secs)) => diff::redate(layer, content, epoch_secs, cancel),
+                (Material::Layer(layer), None) => Ok(layer.clone()),
+            };
             layer.map_err(|e| internal("write a layer", &e))
         };
-        let key = Key::new("layer").digest(&job.id).finish();
+        let epoch = self.site.epoch_secs.map(|secs| secs.to_string());
+        let key = Key::new("layer").digest(&job.id).option(epoch.as_deref()).finish();
         match common.shared.layers.join(&key, cancel, common.build, || {}) {
             Err(_) => Err(BuildError::cancelled()),
             Ok(Turn::Alone) => write(),
