@@ -21,9 +21,11 @@ pub(crate) struct Shelf {
 }
 
 impl Images for Shelf {
-    fn resolve(&self, image: &ImageRef, _: &Platform, note: &dyn Fn(&str)) -> Result<BaseImage, String> {
+    fn resolve(&self, image: &ImageRef, platform: &Platform, note: &dyn Fn(&str)) -> Result<BaseImage, String> {
         note("looking on the shelf");
-        self.images.lock().unwrap().get(&image.to_string()).cloned().ok_or_else(|| format!("{image}: not found"))
+        let images = self.images.lock().unwrap();
+        let found = images.get(&format!("{image} {platform}")).or_else(|| images.get(&image.to_string()));
+        found.cloned().ok_or_else(|| format!("{image}: not found"))
     }
 }
 
@@ -47,6 +49,7 @@ pub(crate) struct Kitchen {
     pub(crate) records: Arc<Records>,
     engine: Option<Engine>,
     pub(crate) limits: StepLimits,
+    pub(crate) emulators_dir: PathBuf,
     dir: tempfile::TempDir,
 }
 
@@ -68,6 +71,7 @@ impl Kitchen {
             records: Arc::default(),
             engine: None,
             limits: StepLimits::default(),
+            emulators_dir: "/usr/bin".into(),
             dir,
         };
         let (layer, diff_id) = kitchen.content.layer(&busybox_tar());
@@ -112,8 +116,34 @@ impl Kitchen {
         config.step_command = vec![env!("CARGO_BIN_EXE_portolan-step").into()];
         config.parallel_max = 4;
         config.limits = self.limits;
+        config.emulators_dir = self.emulators_dir.clone();
         let engine = Engine::open(config, self.content.clone(), self.shelf.clone(), self.records.clone());
         self.engine = Some(engine.unwrap());
+    }
+
+    /// Put an image on the shelf that is for one platform only.
+    pub(crate) fn shelve_for(&self, platform: &str, name: &str, layer: Descriptor, diff_id: Digest) {
+        self.shelve(name, vec![layer], vec![diff_id], ContainerConfig::default());
+        let name = name.parse::<ImageRef>().unwrap().to_string();
+        let mut images = self.shelf.images.lock().unwrap();
+        let mut image = images.remove(&name).unwrap();
+        let platform: Platform = platform.parse().unwrap();
+        image.config.architecture = platform.architecture.clone();
+        image.digest = Digest::of(&serde_json::to_vec(&image.config).unwrap());
+        images.insert(format!("{name} {platform}"), image);
+    }
+
+    /// Build for several platforms.
+    pub(crate) fn run_all(
+        &self,
+        request: &BuildRequest,
+        platforms: &[&str],
+    ) -> (Result<Vec<Built>, BuildError>, Vec<Event>) {
+        let platforms: Vec<Platform> = platforms.iter().map(|p| p.parse().unwrap()).collect();
+        let events = Mutex::new(Vec::new());
+        let engine = self.engine.as_ref().unwrap();
+        let built = engine.build_all(request, &platforms, &|event| events.lock().unwrap().push(event), &Cancel::new());
+        (built, events.into_inner().unwrap())
     }
 
     /// Forget all snapshots.

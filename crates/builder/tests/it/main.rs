@@ -8,5 +8,6 @@ mod contexts;
 mod copying;
 mod kitchen;
 mod layers;
+mod platforms;
 mod steps;
 mod support;

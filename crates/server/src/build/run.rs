@@ -4,21 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use portolan_auth::access::{Principal, RoleMode};
 use portolan_builder::ports::BaseImage;
 use portolan_builder::render::Plain;
 use portolan_builder::{BuildContext, BuildRequest, Built, Cancel, Engine, ErrorKind};
-use portolan_service::{Ctx, Kind, Registry};
+use portolan_service::{Ctx, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
-use portolan_types::oci::Descriptor;
-use portolan_types::{ImageRef, Reference, RepoName, Timestamp};
+use portolan_types::{ImageRef, Platform, Reference, Timestamp};
 use serde_json::json;
 
 use super::Builds;
 use super::images::RunImages;
+use super::platforms::Package;
 use super::source::Source;
 
 impl Runner for Builds {
@@ -94,7 +93,8 @@ impl Builds {
         let request = request(job, source);
         let built = blocking({
             let (log, stop) = (log.clone(), stop.clone());
-            move || build(&engine, &request, &log, &stop)
+            let platforms = platforms(job);
+            move || build(&engine, &request, &platforms, &log, &stop)
         })
         .await??;
         if stop.is_cancelled() {
@@ -103,54 +103,12 @@ impl Builds {
 
         let mut stored = Vec::new();
         if job.build.push {
-            stored = self.store(job, registry, &ctx, &built, log).await?;
+            let package = Package::of(&built, Vec::new(), Vec::new()).map_err(Trouble::Server)?;
+            stored = self.store(job, registry, &ctx, &package, log).await?;
         }
         let secs = begun.elapsed().as_secs_f64();
         log.note(&format!("Step ID: build marked as successful (elapsed time in seconds: {secs:.6})"));
         dependencies(registry, &built, &images.found.lock(), &stored, log);
-        Ok(stored)
-    }
-
-    /// Give the image to every repository it is named in, under every tag.
-    async fn store(
-        &self,
-        job: &Job,
-        registry: &Arc<Registry>,
-        ctx: &Ctx,
-        built: &Built,
-        log: &RunLog,
-    ) -> Result<Vec<OutputImage>, Trouble> {
-        let service = &self.shared.service;
-        if service.registry_by_id(registry.id).is_none() {
-            return Err(Trouble::Server("the registry was deleted during this run".into()));
-        }
-        let refused = |name: &dyn std::fmt::Display, e: portolan_service::Error| {
-            let why = format!("cannot store {name}: {}", e.message);
-            match e.kind {
-                Kind::Internal | Kind::Unavailable | Kind::Full => {
-                    tracing::error!(error = %e, cause = ?e.source, run = %job.id, "store a built image");
-                    Trouble::Server(why)
-                }
-                _ => Trouble::Order(why),
-            }
-        };
-        let mut blobs: Vec<Descriptor> = vec![built.config.clone()];
-        blobs.extend(built.layers.iter().cloned());
-        let mut linked: Vec<&RepoName> = Vec::new();
-        let mut stored = Vec::new();
-        for name in &job.build.images {
-            if !linked.contains(&&name.repo) {
-                let done = service.link_build_blobs(ctx, registry, &name.repo, &blobs).await;
-                done.map_err(|e| refused(&name.repo, e))?;
-                linked.push(&name.repo);
-            }
-            let bytes = Bytes::from(built.manifest.clone());
-            let tag = Reference::Tag(name.tag.clone());
-            let put = service.put_manifest(ctx, registry, &name.repo, &tag, bytes, Some(&built.media_type)).await;
-            let put = put.map_err(|e| refused(name, e))?;
-            log.note(&format!("Stored image: {}/{name} digest: {}", registry.login_server, put.digest));
-            stored.push(OutputImage { repo: name.repo.clone(), tag: Some(name.tag.clone()), digest: put.digest });
-        }
         Ok(stored)
     }
 }
@@ -166,14 +124,30 @@ fn request(job: &Job, source: Source) -> BuildRequest {
         target: job.build.target.clone(),
         no_cache: job.build.no_cache,
         labels: options.labels.clone(),
+        tenant: job.registry.to_string(),
         ..BuildRequest::new(context, source.dockerfile, job.platform.clone(), Timestamp::now())
     }
 }
 
-fn build(engine: &Engine, request: &BuildRequest, log: &RunLog, stop: &Cancel) -> Result<Built, Trouble> {
+/// What to build for.
+fn platforms(job: &Job) -> Vec<Platform> {
+    match job.build.options.platforms.as_slice() {
+        [] => vec![job.platform.clone()],
+        many => many.to_vec(),
+    }
+}
+
+fn build(
+    engine: &Engine,
+    request: &BuildRequest,
+    platforms: &[Platform],
+    log: &RunLog,
+    stop: &Cancel,
+) -> Result<Vec<Built>, Trouble> {
     let renderer = Mutex::new(Plain::new());
-    let built = engine.build(
+    let built = engine.build_all(
         request,
+        platforms,
         &|event| {
             // One lock for rendering and writing keeps a step's lines in order; the lines
             // of one event go out together.
@@ -213,7 +187,7 @@ fn build(engine: &Engine, request: &BuildRequest, log: &RunLog, stop: &Cancel) -
 /// runtime dependency is the image that the result lies on, the others helped.
 fn dependencies(
     registry: &Registry,
-    built: &Built,
+    built: &[Built],
     found: &[(ImageRef, BaseImage)],
     stored: &[OutputImage],
     log: &RunLog,
@@ -224,7 +198,7 @@ fn dependencies(
     let under = found
         .iter()
         .enumerate()
-        .filter(|(_, (_, base))| !base.layers.is_empty() && built.layers.starts_with(&base.layers))
+        .filter(|(_, (_, base))| !base.layers.is_empty() && built.iter().any(|b| b.layers.starts_with(&base.layers)))
         .max_by_key(|(_, (_, base))| base.layers.len())
         .map(|(n, _)| n);
     let dependency = |(image, base): &(ImageRef, BaseImage)| {
