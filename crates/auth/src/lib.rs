@@ -9,6 +9,7 @@
 //! - [`certificate`]: certificates that applications sign in with.
 //! - [`foreign`]: tokens of other issuers.
 //! - [`password`]: hashes of secrets and of people's passwords, and the admin user's derived ones.
+//! - [`ssh`]: private keys that builds sign with.
 //! - [`ticket`]: what we hand out sealed, to read it when it comes back.
 //!
 //! *Architecture invariant:* no storage and no clock. Keys come in as bytes, times as
@@ -21,6 +22,7 @@ pub mod foreign;
 pub mod keys;
 pub mod master;
 pub mod password;
+pub mod ssh;
 pub mod ticket;
 pub mod token;
 
