@@ -71,11 +71,21 @@ pub(crate) struct Fault {
     pub(crate) span: Span,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// What is wrong, as it is written in those lines: where it stands is the fault's place.
+    pub(crate) word: Option<String>,
 }
 
 impl Fault {
     pub(crate) fn new(span: Span, message: impl Into<String>) -> Fault {
-        Fault { span, message: message.into(), hint: None }
+        Fault { span, message: message.into(), hint: None, word: None }
+    }
+
+    /// With the guilty word, unless a closer one is known already.
+    pub(crate) fn at(mut self, word: &str) -> Fault {
+        if self.word.is_none() && !word.trim().is_empty() {
+            self.word = Some(word.trim().to_owned());
+        }
+        self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Fault {
@@ -95,6 +105,8 @@ pub(crate) struct Source {
 const EXCERPT_MARGIN_LINES: usize = 2;
 /// Guilty lines shown at most (a long heredoc is cut).
 const EXCERPT_LINES_MAX: usize = 20;
+/// Lines that are searched for a guilty word.
+const PLACE_LINES_MAX: usize = 10_000;
 
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Source {
@@ -102,9 +114,31 @@ impl Source {
         Source { name: name.to_owned(), lines: text.lines().map(str::to_owned).collect() }
     }
 
-    /// `Dockerfile:12: unknown instruction: RNU (did you mean RUN?)`
+    /// Line and column of a fault, from 1, the column in characters: of the guilty word, else
+    /// of the first word of the first line.
+    fn place(&self, fault: &Fault) -> (usize, usize) {
+        let line = |number: usize| self.lines.get(number.wrapping_sub(1)).map(String::as_str);
+        let column = |text: &str, at: usize| text[..at].chars().count() + 1;
+        let first = fault.span.first.max(1);
+        // A word of several lines is where its first line is.
+        let word = fault.word.as_deref().and_then(|word| word.lines().next()).map(str::trim).filter(|w| !w.is_empty());
+        if let Some(word) = word {
+            let last = fault.span.last.max(first).min(first.saturating_add(PLACE_LINES_MAX));
+            for number in first..=last {
+                let Some(text) = line(number) else { break };
+                if let Some(at) = find_word(text, word) {
+                    return (number, column(text, at));
+                }
+            }
+        }
+        let start = line(first).map_or(1, |text| column(text, text.len() - text.trim_start().len()));
+        (first, start)
+    }
+
+    /// `Dockerfile:12:1: unknown instruction: RNU (did you mean RUN?)`
     pub(crate) fn sentence(&self, fault: &Fault) -> String {
-        let mut out = format!("{}:{}: {}", self.name, fault.span.first, fault.message);
+        let (line, column) = self.place(fault);
+        let mut out = format!("{}:{line}:{column}: {}", self.name, fault.message);
         if let Some(hint) = &fault.hint {
             out.push_str(&format!(" ({hint})"));
         }
@@ -138,6 +172,21 @@ impl Source {
     pub(crate) fn fault_at(&self, kind: ErrorKind, fault: &Fault) -> BuildError {
         BuildError { kind, ..self.error(fault) }
     }
+}
+
+/// Where `word` is in a line: where it stands alone, else where it is part of something.
+fn find_word(text: &str, word: &str) -> Option<usize> {
+    let joins = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+    let mut any = None;
+    for (at, _) in text.match_indices(word) {
+        let before = text[..at].chars().next_back().is_some_and(joins);
+        let after = text[at + word.len()..].chars().next().is_some_and(joins);
+        if !before && !after {
+            return Some(at);
+        }
+        any = any.or(Some(at));
+    }
+    any
 }
 
 /// The word among `known` that was probably meant by `word`.

@@ -54,6 +54,21 @@ impl Lexer {
         self.run(text, lookup).map(|(word, _)| word)
     }
 
+    /// Expand to one word; names of variables that are used as they are (not with a default
+    /// or a pattern) and are unset are added to `unset`.
+    pub(crate) fn word_noting(
+        &self,
+        text: &str,
+        lookup: Lookup<'_>,
+        unset: &mut Vec<String>,
+    ) -> Result<String, ExpandError> {
+        let chars: Vec<char> = text.chars().collect();
+        let mut run = Run { lexer: *self, chars: &chars, at: 0, lookup, depth: 0, unset: Vec::new() };
+        let result = run.until(None, self.raw_escapes).map(|(word, _)| word);
+        unset.append(&mut run.unset);
+        result
+    }
+
     /// Expand to words: cut at white space outside quotes, also at that which variables
     /// bring along.
     pub(crate) fn words(&self, text: &str, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
@@ -62,7 +77,7 @@ impl Lexer {
 
     fn run(&self, text: &str, lookup: Lookup<'_>) -> Result<(String, Vec<String>), ExpandError> {
         let chars: Vec<char> = text.chars().collect();
-        Run { lexer: *self, chars: &chars, at: 0, lookup, depth: 0 }.until(None, self.raw_escapes)
+        Run { lexer: *self, chars: &chars, at: 0, lookup, depth: 0, unset: Vec::new() }.until(None, self.raw_escapes)
     }
 }
 
@@ -72,6 +87,8 @@ struct Run<'a> {
     at: usize,
     lookup: Lookup<'a>,
     depth: usize,
+    /// Variables that were used as they are and have no value.
+    unset: Vec<String>,
 }
 
 /// The words of a text in the making.
@@ -249,7 +266,10 @@ impl Run<'_> {
             return Ok(match (self.lookup)(&name) {
                 Some(value) => value,
                 None if self.lexer.keep_unset => format!("${name}"),
-                None => String::new(),
+                None => {
+                    self.unset.push(name);
+                    String::new()
+                }
             });
         }
         match self.peek() {
@@ -275,7 +295,10 @@ impl Run<'_> {
             return match value {
                 Some(value) => Ok(value),
                 None if self.lexer.keep_unset => kept(String::new()),
-                None => Ok(String::new()),
+                None => {
+                    self.unset.push(name);
+                    Ok(String::new())
+                }
             };
         }
         if modifier == '/' {

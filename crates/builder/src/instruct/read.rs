@@ -54,9 +54,6 @@ pub(super) fn stage(node: &Node) -> Result<Stage, Fault> {
             return Err(fault(&format!("invalid stage name {name:?}"))
                 .hint("it begins with a letter and has letters, digits, `-`, `_` and `.`"));
         }
-        if ["scratch", "context"].contains(&name.as_str()) {
-            return Err(fault(&format!("the stage name {name:?} is reserved")));
-        }
     }
     Ok(Stage { base: base.to_owned(), name, platform, instructions: Vec::new(), span: node.span })
 }

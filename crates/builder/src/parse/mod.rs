@@ -12,9 +12,13 @@ mod words;
 use portolan_types::limits;
 
 use crate::error::{Fault, Span};
+use crate::lint::{Finding, Rule};
 
 pub(crate) use heredoc::{Heredoc, heredoc_word};
 pub(crate) use words::{json_strings, words};
+
+/// Comment lines that are kept for the instruction below them.
+const COMMENTS_MAX: usize = 1_000;
 
 /// A parsed Dockerfile.
 #[derive(Debug)]
@@ -22,7 +26,10 @@ pub(crate) struct Dockerfile {
     /// `\` or, by `# escape=`, a backtick.
     pub(crate) escape: char,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) warnings: Vec<Fault>,
+    /// What is allowed and probably not meant, as far as it shows here.
+    pub(crate) findings: Vec<Finding>,
+    /// The value of `# check=`, and where it is.
+    pub(crate) checks: Option<(String, Span)>,
 }
 
 /// One instruction as it is written.
@@ -37,6 +44,8 @@ pub(crate) struct Node {
     /// The whole line, continuations joined.
     pub(crate) text: String,
     pub(crate) heredocs: Vec<Heredoc>,
+    /// The comment lines right above it, without `#`.
+    pub(crate) comments: Vec<String>,
     pub(crate) span: Span,
 }
 
@@ -46,7 +55,7 @@ struct Directives {
     over: bool,
     escape: Option<char>,
     syntax: bool,
-    check: bool,
+    check: Option<(String, Span)>,
 }
 
 /// Parse a whole file.
@@ -95,18 +104,28 @@ impl<'a> Parser<'a> {
 
     fn run(mut self) -> Result<Dockerfile, Fault> {
         let mut nodes = Vec::new();
-        let mut warnings = Vec::new();
+        let mut findings = Vec::new();
+        let mut comments: Vec<String> = Vec::new();
         while let Some(raw) = self.line() {
             let first = self.next;
             self.directives.read(raw, first)?;
             let line = trim_newline(raw).trim_start();
-            if line.is_empty() || line.starts_with('#') {
+            if let Some(comment) = line.strip_prefix('#') {
+                // Only what stands right above an instruction is asked for.
+                if comments.len() >= COMMENTS_MAX {
+                    comments.clear();
+                }
+                comments.push(comment.trim().to_owned());
+                continue;
+            }
+            if line.is_empty() {
+                comments.clear();
                 continue;
             }
             let escape = self.directives.escape();
             let (mut joined, mut continued) = split_continuation(line, escape);
             let mut text = joined.to_owned();
-            let mut empty_line = None;
+            let mut empty_line = false;
             while continued {
                 let Some(raw) = self.line() else { break };
                 let line = trim_newline(raw);
@@ -114,7 +133,7 @@ impl<'a> Parser<'a> {
                     continue;
                 }
                 if line.trim_start().is_empty() {
-                    empty_line.get_or_insert(self.next);
+                    empty_line = true;
                     continue;
                 }
                 (joined, continued) = split_continuation(line, escape);
@@ -124,9 +143,10 @@ impl<'a> Parser<'a> {
                 continue;
             }
             let mut span = Span { first, last: self.next };
-            if let Some(line) = empty_line {
-                let place = Span { first: line, last: line };
-                warnings.push(Fault::new(place, "empty line inside a continued line; it will be an error some day"));
+            if empty_line {
+                // Told of the line where the instruction ends, as docker does.
+                let place = Span { first: span.last, ..span };
+                findings.push(Finding::new(Rule::NoEmptyContinuation, place, "Empty continuation line"));
             }
             let mut node = Node::split(&text, span)?;
             if node.takes_heredocs() && text.contains("<<") {
@@ -134,9 +154,11 @@ impl<'a> Parser<'a> {
                 span.last = self.next;
             }
             node.span = span;
+            node.comments = std::mem::take(&mut comments);
             nodes.push(node);
         }
-        Ok(Dockerfile { escape: self.directives.escape(), nodes, warnings })
+        let (escape, checks) = (self.directives.escape(), self.directives.check);
+        Ok(Dockerfile { escape, nodes, findings, checks })
     }
 
     fn heredocs(&mut self, node: &mut Node, escape: char) -> Result<(), Fault> {
@@ -175,6 +197,7 @@ impl Node {
             rest: rest.trim().to_owned(),
             text: line.to_owned(),
             heredocs: Vec::new(),
+            comments: Vec::new(),
             span,
         })
     }
@@ -212,7 +235,7 @@ impl Directives {
         let seen = match key.as_str() {
             "escape" => self.escape.is_some(),
             "syntax" => std::mem::replace(&mut self.syntax, true),
-            "check" => std::mem::replace(&mut self.check, true),
+            "check" => self.check.replace((value.to_owned(), span)).is_some(),
             _ => return Ok(()),
         };
         if seen {
@@ -226,15 +249,20 @@ impl Directives {
                     .hint("it can be a backslash or a backtick"));
             }
             ("syntax", image) if !is_builtin_syntax(image) => {
-                return Err(Fault::new(span, format!("the syntax {image:?} is not available here")).hint(
-                    "the current docker/dockerfile syntax is built in and other frontends are not run: \
-                     remove the line or write docker/dockerfile:1",
-                ));
+                return Err(foreign_syntax(span, image));
             }
             _ => {}
         }
         Ok(())
     }
+}
+
+/// The fault of asking for a frontend that is not the built-in one.
+pub(crate) fn foreign_syntax(span: Span, image: &str) -> Fault {
+    Fault::new(span, format!("the syntax {image:?} is not available here")).at(image).hint(
+        "the current docker/dockerfile syntax is built in and other frontends are not run: \
+         remove the line or write docker/dockerfile:1",
+    )
 }
 
 /// `# key = value`, with the key in lower case.
@@ -247,7 +275,7 @@ fn directive(line: &str) -> Option<(String, &str)> {
 
 /// Whether a `# syntax=` image is one whose language this engine speaks itself: any version
 /// of docker's frontend, from any mirror.
-fn is_builtin_syntax(image: &str) -> bool {
+pub(crate) fn is_builtin_syntax(image: &str) -> bool {
     let name = image.split('@').next().unwrap_or(image);
     let name = match name.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => name,

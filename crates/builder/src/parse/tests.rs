@@ -20,7 +20,7 @@ fn check(text: &str, expect: Expect) {
                     out.push_str(&format!("  {name} expand={expand} chomp={chomp} {content:?}\n"));
                 }
             }
-            for warning in &file.warnings {
+            for warning in &file.findings {
                 out.push_str(&format!("warning {}: {}\n", warning.span.first, warning.message));
             }
             out

@@ -4,6 +4,7 @@
 use portolan_types::Platform;
 use portolan_types::ignore::Ignore;
 use portolan_types::oci::{Empty, ImageConfig};
+mod checks;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use crate::instruct::{
     Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security, is_remote,
 };
 use crate::ports::BaseImage;
+use crate::lint::Finding;
+use checks::Noted;
 use values::{Vars, absolute, exposed};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -63,6 +66,10 @@ pub(super) struct Stage {
     kept_env: Vars,
     args: Vec<(String, Option<String>)>,
     cmd_set: bool,
+    /// A `WORKDIR` of the file holds in it.
+    workdir_set: bool,
+    /// What it probably does not mean.
+    pub(super) findings: Vec<Finding>,
 }
 
 /// Something to do that makes a layer.
@@ -193,13 +200,16 @@ pub(super) struct Eval<'a> {
     label: &'a str,
     /// What the history holds so far.
     history_bytes: usize,
+    noted: Noted,
 }
 
 impl<'a> Eval<'a> {
     /// `label` is what the log calls the stage.
     pub(super) fn begin(inputs: &'a Inputs<'a>, label: &'a str, platform: &Platform, begin: &Begin<'_>) -> Eval<'a> {
         let mut stage = match begin {
-            Begin::Stage(base) => Stage { steps: Vec::new(), cmd_set: false, ..(*base).clone() },
+            Begin::Stage(base) => {
+                Stage { steps: Vec::new(), cmd_set: false, findings: Vec::new(), ..(*base).clone() }
+            }
             _ => Stage {
                 platform: platform.clone(),
                 image: match begin {
@@ -213,6 +223,8 @@ impl<'a> Eval<'a> {
                 kept_env: Vars::default(),
                 args: Vec::new(),
                 cmd_set: false,
+                workdir_set: false,
+                findings: Vec::new(),
             },
         };
         let image = &mut stage.image;
@@ -241,7 +253,8 @@ impl<'a> Eval<'a> {
             if workdir.is_empty() && !matches!(begin, Begin::Scratch) { String::new() } else { absolute("/", workdir) };
         let first = usize::from(matches!(begin, Begin::Image(..)));
         let history_bytes = stage.image.history.iter().filter_map(|h| h.created_by.as_ref()).map(String::len).sum();
-        Eval { inputs, stage, number: first, total: first, label, history_bytes }
+        let noted = Noted::new(stage.workdir_set);
+        Eval { inputs, stage, number: first, total: first, label, history_bytes, noted }
     }
 
     /// Evaluate all instructions: a base's `ONBUILD` triggers first, then the stage's own.
@@ -256,6 +269,7 @@ impl<'a> Eval<'a> {
             if self.inputs.cancel.is_cancelled() {
                 return fault("the build was cancelled".to_owned());
             }
+            self.check(&instruction.command, instruction.span);
             self.instruction(instruction, trigger)?;
             if self.stage.steps.len() > STEPS_MAX {
                 return fault(format!("the stage has more than {STEPS_MAX} steps that make layers"));
@@ -267,6 +281,8 @@ impl<'a> Eval<'a> {
                 return fault(format!("the instructions so far say more than {HISTORY_BYTES_MAX} bytes"));
             }
         }
+        self.stage.findings = self.noted.take();
+        self.stage.workdir_set = self.noted.workdir_set;
         self.stage.image.config.env = Some(self.stage.kept_env.pairs());
         Ok(self.stage)
     }
@@ -276,7 +292,13 @@ impl<'a> Eval<'a> {
     }
 
     fn expand(&self, text: &str, span: Span) -> Result<String, Fault> {
-        self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| Fault::new(span, e.to_string()))
+        let mut unset = Vec::new();
+        let value = self
+            .lexer()
+            .word_noting(text, &|name| self.stage.env.get(name).cloned(), &mut unset)
+            .map_err(|e| Fault::new(span, e.to_string()).at(text))?;
+        self.note_unset(unset, span);
+        Ok(value)
     }
 
     fn expand_all(&self, texts: &[String], span: Span) -> Result<Vec<String>, Fault> {
@@ -367,6 +389,7 @@ impl<'a> Eval<'a> {
                 let name = self.expand(name, span)?;
                 if !signal::is_known(&name) {
                     return Err(Fault::new(span, format!("unknown signal {name:?}"))
+                        .at(&name)
                         .hint("a name such as SIGTERM, or a number"));
                 }
                 self.history(&format!("STOPSIGNAL {name}"), false);
@@ -451,6 +474,7 @@ impl<'a> Eval<'a> {
             for word in words {
                 out.extend(exposed(&word).ok_or_else(|| {
                     Fault::new(span, format!("{word:?} is not a port"))
+                        .at(&word)
                         .hint("a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it")
                 })?);
                 if out.len() > PORTS_MAX {
@@ -484,13 +508,14 @@ impl<'a> Eval<'a> {
             None => None,
             Some(text) => Some(text.parse::<Chmod>().map_err(|_| {
                 Fault::new(span, format!("--chmod={text} is not a mode"))
+                    .at("--chmod")
                     .hint("write an octal number such as 755, or letters such as u=rwX,go=rX")
             })?),
         };
         let sources = self.expand_all(&copy.sources, span)?;
         let exclude = self.expand_all(&copy.exclude, span)?;
         Ignore::of(exclude.iter().map(String::as_str))
-            .map_err(|e| Fault::new(span, format!("--exclude={}: {}", e.pattern, e.why)))?;
+            .map_err(|e| Fault::new(span, format!("--exclude={}: {}", e.pattern, e.why)).at("--exclude"))?;
         if let Some(url) = sources.iter().find(|s| copy.add && is_remote(s)) {
             return Err(Fault::new(span, format!("ADD cannot fetch {url} yet"))
                 .hint("download it in a RUN step, for example RUN wget or RUN curl -fsSLO"));

@@ -15,8 +15,8 @@ use super::eval::{self, Allowed, Begin, CopyOp, Eval, Inputs, Op, RunOp};
 use super::flight::Turn;
 use super::internal;
 use super::key::Key;
-use super::mounts::RunMount;
 use super::log::Log;
+use super::mounts::RunMount;
 use super::shared::{Common, Part};
 use crate::cancel::Cancel;
 use crate::copy::{Chmod, CopyError, Hidden, Plan, SelectOpts};
@@ -393,7 +393,16 @@ impl<'a> Planner<'a> {
                 if self.cancel.is_cancelled() { BuildError::cancelled() } else { self.source.error(&fault) }
             })?;
 
-        let mut plan = StagePlan { label, base, stage, keys: Vec::new(), ops: Vec::new(), copies: Vec::new(), binds: Vec::new(), base_key };
+        let mut plan = StagePlan {
+            label,
+            base,
+            stage,
+            keys: Vec::new(),
+            ops: Vec::new(),
+            copies: Vec::new(),
+            binds: Vec::new(),
+            base_key,
+        };
         for number in 0..plan.stage.steps.len() {
             self.cancel.check().map_err(|_| BuildError::cancelled())?;
             let parent = plan.final_key();
@@ -466,7 +475,9 @@ impl<'a> Planner<'a> {
         let mut files = Vec::new();
         for (mount, bind) in run.mounts.iter().zip(binds) {
             files.push(match (mount.origin(), bind) {
-                (Some(origin), _) => Some(self.origin_key(origin, &plan.stage.platform, &plan.final_key(), step.span)?),
+                (Some(origin), _) => {
+                    Some(self.origin_key(origin, &plan.stage.platform, &plan.final_key(), step.span)?)
+                }
                 (None, Some((digest, _))) => Some(*digest),
                 (None, None) => None,
             });
@@ -515,7 +526,8 @@ impl<'a> Planner<'a> {
             key = key.text("host network").flag(run.network == Network::Host).text("insecure").flag(run.insecure);
         }
         if !run.mounts.is_empty() {
-            key = run.mounts.iter().zip(files).fold(key.text("mounts"), |key, (m, files)| m.add_to(key, files.as_ref()));
+            key =
+                run.mounts.iter().zip(files).fold(key.text("mounts"), |key, (m, files)| m.add_to(key, files.as_ref()));
         }
         if env.iter().any(|(_, value)| self.blots.are_in(value)) {
             key = key.text("secret").part(self.engine.config.key_salt.expose());
@@ -591,8 +603,7 @@ impl<'a> Planner<'a> {
 /// How a copy is done, without what it copies. All of it: two copies of the same files that
 /// agree in this give the same.
 pub(super) fn copy_flags(key: Key, copy: &CopyOp) -> Key {
-    key
-        .text(&copy.dest)
+    key.text(&copy.dest)
         .option(copy.chown.as_deref())
         .option(copy.chmod.as_ref().map(Chmod::as_str))
         .flag(copy.unpack)

@@ -6,6 +6,7 @@ use std::path::Path;
 use portolan_builder::Cancel;
 use portolan_builder::copy::{CopyError, CopyOpts, Hidden, Plan, SelectOpts};
 use portolan_types::Digest;
+use portolan_types::ignore::Ignore;
 
 use crate::support::Tar;
 
@@ -212,7 +213,7 @@ fn owners_modes_and_times() {
     for path in ["p/d/sub", "p/d/a.txt"] {
         assert_eq!(std::fs::metadata(case.dest(path)).unwrap().modified().unwrap(), time, "{path}");
     }
-    let opts = CopyOpts { chown: Some((1000, 1001)), chmod: Some(0o640), ..CopyOpts::default() };
+    let opts = CopyOpts { chown: Some((1000, 1001)), chmod: Some(0o640.into()), ..CopyOpts::default() };
     case.copy_with(&["dir"], "/q/d", &opts).unwrap();
     assert_eq!(
         (look("q"), look("q/d"), look("q/d/sub"), look("q/d/one")),
@@ -254,7 +255,7 @@ fn special_files_hard_links_and_attributes() {
 fn hidden_files_are_not_there() {
     let case = Case::new();
     let plan = |hidden: &(dyn Fn(&str) -> bool + Sync), has_exceptions: bool, sources: &[&str]| {
-        let opts = SelectOpts { hidden: Some(Hidden { is: hidden, has_exceptions }) };
+        let opts = SelectOpts { hidden: Some(Hidden { is: hidden, has_exceptions }), ..SelectOpts::default() };
         Plan::resolve(&case.source(), &sources.iter().map(|source| source.to_string()).collect::<Vec<_>>(), &opts)
     };
     let copied = |plan: Plan| {
@@ -344,7 +345,7 @@ fn archives_are_unpacked_by_add_alone() {
     assert!(case.dest("there/x.tar").is_file());
     case.copy_with(&["a.txt"], "/there/", &add).unwrap();
     assert!(case.dest("there/a.txt").is_file());
-    case.copy_with(&["x.tar"], "/owned", &CopyOpts { chown: Some((3, 4)), ..add }).unwrap();
+    case.copy_with(&["x.tar"], "/owned", &CopyOpts { chown: Some((3, 4)), ..add.clone() }).unwrap();
     assert_eq!(std::fs::metadata(case.dest("owned/in/f")).unwrap().uid(), 3);
     // A link in the image does not lead the archive's files to the host.
     std::fs::write(
@@ -389,4 +390,98 @@ fn time_of_twenty_thousand_files() {
     let layer = portolan_builder::diff::write_layer(&chain, &*lab.content, None, &Cancel::new()).unwrap();
     lap("layer");
     println!("{} bytes", layer.blob.size);
+}
+
+/// What `--parents` and `--exclude` leave of a tree, or why nothing is left.
+fn selected(sources: &[&str], exclude: &[&str], parents: bool) -> String {
+    let case = Case::new();
+    for path in ["x/a.txt", "x/b.md", "x/y/c.txt", "x/y/.d", "z/a.txt"] {
+        let path = case.source().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "-").unwrap();
+    }
+    std::fs::set_permissions(case.source().join("x"), PermissionsExt::from_mode(0o710)).unwrap();
+    let exclude = Ignore::of(exclude.iter().copied()).unwrap();
+    let opts = SelectOpts { exclude: (!exclude.is_empty()).then_some(&exclude), parents, ..SelectOpts::default() };
+    let sources: Vec<String> = sources.iter().map(|source| source.to_string()).collect();
+    let plan = match Plan::resolve(&case.source(), &sources, &opts) {
+        Ok(plan) => plan,
+        Err(error) => return error.to_string(),
+    };
+    plan.apply(&case.dir.path().join("dest"), "/out/", "/", &CopyOpts::default(), &Cancel::new()).unwrap();
+    if parents && case.dest("out/x").exists() {
+        // The way to a file comes along as it is.
+        assert_eq!(std::fs::metadata(case.dest("out/x")).unwrap().permissions().mode() & 0o7777, 0o710);
+    }
+    case.found().replace("out/", "").replace("=-", "")
+}
+
+#[test]
+fn parents_are_kept() {
+    for (sources, expected) in [
+        (&["x/a.txt", "z/a.txt"][..], "x/a.txt z/a.txt"),
+        (&["./x/./y/c.txt"], "y/c.txt"),
+        (&["/x/./y"], "y/.d y/c.txt"),
+        (&["x/./*.md"], "b.md"),
+        (&["*/a.txt"], "x/a.txt z/a.txt"),
+        (&["x/**/*.txt"], "x/a.txt x/y/c.txt"),
+        (&["**/a.txt"], "x/a.txt z/a.txt"),
+        (&["x/y"], "x/y/.d x/y/c.txt"),
+        (&["?/./a.txt"], "a.txt"),
+        (&["x/none"], "\"/x/none\": not found"),
+        (&["none/./a"], "\"/none/a\": not found"),
+        (&["x/*.none"], "no source files were specified: nothing matches x/*.none"),
+        // What climbs out of the source stays in it.
+        (&["../../x/a.txt"], "x/a.txt"),
+        (&["x/./../../z/a.txt"], "\"/z/a.txt\": not found"),
+    ] {
+        assert_eq!(selected(sources, &[], true), expected, "{sources:?}");
+    }
+}
+
+#[test]
+fn patterns_are_left_out() {
+    for (sources, exclude, expected) in [
+        (&["x"][..], &["*.txt"][..], "b.md y/.d y/c.txt"),
+        (&["x"], &["**/*.txt"], "b.md y/.d"),
+        (&["x"], &["y"], "a.txt b.md"),
+        (&["x"], &["y", "!y/c.txt"], "a.txt b.md y/c.txt"),
+        (&["x"], &["*", "!*.md"], "b.md"),
+        (&["x/a.txt", "x/b.md"], &["*.txt"], "b.md"),
+        (&["x/*"], &["*.txt"], ".d b.md"),
+        (&["."], &["x", "dir", "to*", "*.txt", "x[[]1].md", "a*", "e*", "d*"], "z/a.txt"),
+        // Everything left out on purpose is not a mistake.
+        (&["x/a.txt"], &["*.txt"], ""),
+    ] {
+        assert_eq!(selected(sources, exclude, false), expected, "{sources:?} without {exclude:?}");
+    }
+    assert_eq!(selected(&["x/**/*.txt"], &["x/y"], true), "x/a.txt");
+}
+
+#[test]
+fn what_is_left_out_is_not_in_the_digest() {
+    let case = Case::new();
+    let digest = || {
+        let exclude = Ignore::of(["*.log"]).unwrap();
+        let opts = SelectOpts { exclude: Some(&exclude), ..SelectOpts::default() };
+        Plan::resolve(&case.source(), &[".".to_owned()], &opts).unwrap().digest(&Cancel::new()).unwrap()
+    };
+    let before = digest();
+    std::fs::write(case.source().join("noise.log"), "x").unwrap();
+    assert_eq!(digest(), before);
+    std::fs::write(case.source().join("news.txt"), "x").unwrap();
+    assert_ne!(digest(), before);
+}
+
+#[test]
+fn letters_for_modes() {
+    let case = Case::new();
+    let opts = CopyOpts { chmod: Some("u=rwX,go=rX".parse().unwrap()), ..CopyOpts::default() };
+    std::fs::set_permissions(case.source().join("b.txt"), PermissionsExt::from_mode(0o600)).unwrap();
+    case.copy_with(&["dir", "a.txt", "b.txt"], "/m/", &opts).unwrap();
+    let mode = |path: &str| std::fs::metadata(case.dest(path)).unwrap().permissions().mode() & 0o7777;
+    // What somebody may run everybody may run; set-user-id goes with the `=`.
+    assert_eq!(mode("m/a.txt"), 0o755);
+    assert_eq!(mode("m/b.txt"), 0o644);
+    assert_eq!(mode("m/sub"), 0o755);
 }
