@@ -72,6 +72,7 @@ pub const MISSING: &str = "files of the build context that were sent before are 
 pub struct Context {
     tree: Arc<Packed>,
     info: ContextInfo,
+    partial: bool,
 }
 
 impl Context {
@@ -107,6 +108,11 @@ impl Context {
         let mut assembly = Assembly::new(contents, limits, cancel)?;
         assembly.entries(io::Cursor::new(head).chain(plain))?;
         Ok((assembly.finish()?, Vec::new()))
+    }
+
+    /// Whether the client left out what it thought that no instruction asks for.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial
     }
 
     /// How large it is.
@@ -181,7 +187,7 @@ impl<'a> Assembly<'a> {
     /// All of it is in.
     pub fn finish(self) -> Result<Context, ContextError> {
         let info = ContextInfo { entries: self.builder.entries, bytes: self.builder.bytes };
-        Ok(Context { tree: Arc::new(self.builder.finish()?), info })
+        Ok(Context { tree: Arc::new(self.builder.finish()?), info, partial: false })
     }
 }
 

@@ -22,6 +22,11 @@
 pub const MAGIC: &[u8] = b"portolan listing 1\n";
 /// What an archive begins with that holds a listing and the contents a server lacked.
 pub const PARCEL_MAGIC: &[u8] = b"portolan parcel 1\n";
+/// The byte after that when the listing has all of a context, and when it has only what its
+/// Dockerfile can ask for.
+pub const WHOLE: u8 = 0;
+/// See [`WHOLE`].
+pub const PARTIAL: u8 = 1;
 /// A path or a link's target, bytes: what Linux takes.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Bytes of a listing: the most entries of a context with paths of a usual length.

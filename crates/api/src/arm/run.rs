@@ -16,6 +16,9 @@ pub struct SourceUpload {
     pub relative_path: String,
     /// Where to `PUT` it; signed, so it is a secret.
     pub upload_url: String,
+    /// Where to ask what of it need not be sent; signed, too. Other registries have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_url: Option<String>,
 }
 
 /// `az acr build` on the wire.

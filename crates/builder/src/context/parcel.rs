@@ -2,9 +2,10 @@
 //! files that the server said it had not.
 //!
 //! ```text
-//! parcel    "portolan parcel 1\n"  bytes:u64  listing  count:u32  number:u32…  contents…
+//! parcel    "portolan parcel 1\n"  part:u8  bytes:u64  listing  count:u32  number:u32…  contents…
 //! ```
 //!
+//! `part` is 1 when the client listed only what the Dockerfile can ask for, else 0.
 //! Whole numbers are little-endian. `number…` counts the listing's files from 0, ascending;
 //! `contents` are those files' bytes end to end. Each is checked against the hash listed; a
 //! file that is not sent must be like one sent before it, or in the [`Stock`].
@@ -49,6 +50,9 @@ pub(super) fn read(
     cancel: &Cancel,
 ) -> Result<(Context, Vec<Received>), ContextError> {
     let refused = |why: &dyn std::fmt::Display| ContextError::Refused(format!("the build context was refused: {why}"));
+    let mut part = [0];
+    parcel.read_exact(&mut part).map_err(cut)?;
+    let partial = part == [listing::PARTIAL];
     let listing = listing(&mut parcel)?;
     let sent = numbers(&mut parcel, limits)?;
     let mut sent = sent.into_iter().peekable();
@@ -69,7 +73,8 @@ pub(super) fn read(
             let piece = builder.entry_from(&entry, From::Here(&mut body)).map_err(entry_error)?;
             let shown = || String::from_utf8_lossy(&item.path).escape_debug().to_string();
             let Some(piece) = piece.filter(|p| p.size == size && p.hash == hash) else {
-                return Err(refused(&format!("{} is not what its listing says", shown())));
+                let path = shown();
+                return Err(refused(&format!("{path} changed while it was sent; hint: build again")));
             };
             received.push(Received { hash, at: piece.at, size });
             known.insert(hash, piece);
@@ -100,7 +105,7 @@ pub(super) fn read(
         return Err(refused(&"it has contents of files that it does not list"));
     }
     let info = ContextInfo { entries: builder.entries, bytes: builder.bytes };
-    Ok((Context { tree: Arc::new(builder.finish()?), info }, received))
+    Ok((Context { tree: Arc::new(builder.finish()?), info, partial }, received))
 }
 
 fn listing(parcel: &mut impl Read) -> Result<Vec<u8>, ContextError> {

@@ -5,7 +5,9 @@
 //! leaves out `.git` and its kin unasked, docker does not.
 
 mod pack;
+mod parcel;
 pub(crate) mod progress;
+pub(crate) mod send;
 mod source;
 mod upload;
 

@@ -2,9 +2,11 @@
 //!
 //! The same folder gives the same entries in the same order (by name, bytewise, a folder
 //! before what is in it), so that nothing depends on the order in which a disk lists
-//! files. Links stay links, hard links are packed as files, sockets and the like are left
+//! files. Links stay links, hard links too, sockets and the like are left
 //! out. Owner and group are 0, as docker has them in an image; modes and times are kept.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::{self, Read, Write};
@@ -21,12 +23,12 @@ use super::progress::Progress;
 use crate::error::{Failure, Result};
 
 /// What is read ahead of the compressor, in chunks.
-const QUEUE_CHUNKS: usize = 8;
+pub(super) const QUEUE_CHUNKS: usize = 8;
 /// The size of a chunk.
 const CHUNK_BYTES: usize = 512 * 1024;
 /// zstd's scale, the least: the server is near, and what is sent is unpacked at once. It is
 /// three times as fast as the least of gzip, and packs better.
-const LEVEL: i32 = 1;
+pub(super) const LEVEL: i32 = 1;
 
 /// A folder that is going to be packed.
 #[derive(Debug)]
@@ -36,6 +38,16 @@ pub(crate) struct Pack {
     /// Files that are in the archive but not in the folder, at its root.
     extra: Vec<(String, Vec<u8>)>,
     dockerfile_path: String,
+    /// What of the folder is needed; see [`Pack::narrow`].
+    only: Option<Vec<Wanted>>,
+}
+
+/// A part of the folder.
+#[derive(Clone, Debug)]
+struct Wanted {
+    path: PathBuf,
+    /// Whether something in it is matched with a pattern.
+    pattern: bool,
 }
 
 /// What was packed.
@@ -45,6 +57,18 @@ pub(crate) struct Packed {
     pub entries: u64,
     /// Bytes in files, unpacked.
     pub bytes: u64,
+}
+
+/// Counts what goes along, within the limits.
+#[derive(Default)]
+pub(super) struct Within(Packed);
+
+impl Within {
+    pub(super) fn count(&mut self, metadata: &Metadata) -> Result<()> {
+        self.0.entries += 1;
+        self.0.bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        self.0.within_limits()
+    }
 }
 
 impl Packed {
@@ -91,14 +115,14 @@ impl Pack {
             }
             None => Ignore::default(),
         };
-        Ok(Pack { root: root.to_owned(), ignore, extra, dockerfile_path })
+        Ok(Pack { root: root.to_owned(), ignore, extra, dockerfile_path, only: None })
     }
 
     /// A context of nothing but a Dockerfile.
     pub(crate) fn dockerfile_only(text: Vec<u8>, unique: &str) -> Pack {
         let dockerfile_path = format!("{unique}_Dockerfile");
         let extra = vec![(dockerfile_path.clone(), text)];
-        Pack { root: PathBuf::new(), ignore: Ignore::default(), extra, dockerfile_path }
+        Pack { root: PathBuf::new(), ignore: Ignore::default(), extra, dockerfile_path, only: None }
     }
 
     /// Where the Dockerfile is in the archive.
@@ -106,11 +130,62 @@ impl Pack {
         &self.dockerfile_path
     }
 
+    /// The folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The Dockerfile's text.
+    pub(crate) fn dockerfile(&self) -> &[u8] {
+        self.extra.first().map(|(_, text)| text.as_slice()).unwrap_or_default()
+    }
+
+    /// Files that go along but are not in the folder.
+    pub(super) fn extra(&self) -> &[(String, Vec<u8>)] {
+        &self.extra
+    }
+
+    /// From now on only what is at `paths` and below goes along, and the folders on the way; a
+    /// last component `*` stands for a pattern. False, and nothing changes, when a path leads
+    /// through a link: what it leads to is elsewhere.
+    pub(crate) fn narrow(&mut self, paths: &[String]) -> bool {
+        let wanted = |path: &String| {
+            let (path, pattern) = match path.strip_suffix("/*") {
+                Some(folder) => (PathBuf::from(folder), true),
+                None => (PathBuf::from(path), false),
+            };
+            let plain = path.ancestors().filter(|p| !p.as_os_str().is_empty()).all(|part| {
+                fs::symlink_metadata(self.root.join(part)).map_or(true, |at| !at.is_symlink())
+            });
+            plain.then_some(Wanted { path, pattern })
+        };
+        let only: Option<Vec<Wanted>> = paths.iter().map(wanted).collect();
+        self.only = only;
+        self.only.is_some()
+    }
+
+    /// Undo [`Pack::narrow`].
+    pub(crate) fn widen(&mut self) {
+        self.only = None;
+    }
+
+    /// Whether a link among what goes along may lead to something that does not: one that a
+    /// pattern matches is followed.
+    pub(super) fn follows_links(&self) -> bool {
+        self.only.iter().flatten().any(|wanted| wanted.pattern)
+    }
+
+    /// Whether something goes along as far as [`Pack::narrow`] says.
+    fn is_wanted(&self, relative: &Path) -> bool {
+        let Some(only) = &self.only else { return true };
+        only.iter().any(|wanted| relative.starts_with(&wanted.path) || wanted.path.starts_with(relative))
+    }
+
     /// Write the archive. Files are read on a thread of their own.
     pub(crate) fn write(&self, out: impl Write, progress: &Progress) -> Result<Packed> {
         std::thread::scope(|scope| {
             let (sender, chunks) = sync_channel::<Vec<u8>>(QUEUE_CHUNKS);
-            let reading = scope.spawn(move || self.read(Ahead { sender, pending: Vec::new() }, progress));
+            let reading = scope.spawn(move || self.read(Ahead::new(sender), progress));
             let compressed = (|| {
                 let mut zstd = Encoder::new(out, LEVEL)?;
                 // The server notices what was damaged on the way.
@@ -131,7 +206,7 @@ impl Pack {
 
     /// The archive, not compressed.
     fn read(&self, out: Ahead, progress: &Progress) -> Result<Packed> {
-        let mut archive = Archive { tar: tar::Builder::new(out), progress, packed: Packed::default() };
+        let mut archive = Archive { names: HashMap::new(), tar: tar::Builder::new(out), progress, packed: Packed::default() };
         for (name, contents) in &self.extra {
             archive.contents(name, contents)?;
         }
@@ -156,7 +231,7 @@ impl Pack {
     }
 
     /// Call `visit` with everything that goes along: path in the context, path here, what it is.
-    fn walk(&self, visit: &mut impl FnMut(&Path, &Path, &Metadata) -> Result<()>) -> Result<()> {
+    pub(super) fn walk(&self, visit: &mut impl FnMut(&Path, &Path, &Metadata) -> Result<()>) -> Result<()> {
         if self.root.as_os_str().is_empty() {
             return Ok(());
         }
@@ -164,6 +239,9 @@ impl Pack {
         let mut held: Vec<(PathBuf, Metadata)> = Vec::new();
         let mut stack: Vec<PathBuf> = self.list(Path::new(""))?;
         while let Some(relative) = stack.pop() {
+            if !self.is_wanted(&relative) {
+                continue;
+            }
             held.retain(|(dir, _)| relative.starts_with(dir));
             let full = self.root.join(&relative);
             let text = relative.to_string_lossy();
@@ -207,9 +285,15 @@ impl Pack {
 }
 
 /// Writes into the compressor's queue, a chunk at a time.
-struct Ahead {
+pub(super) struct Ahead {
     sender: SyncSender<Vec<u8>>,
     pending: Vec<u8>,
+}
+
+impl Ahead {
+    pub(super) fn new(sender: SyncSender<Vec<u8>>) -> Ahead {
+        Ahead { sender, pending: Vec::new() }
+    }
 }
 
 impl Write for Ahead {
@@ -234,6 +318,8 @@ impl Write for Ahead {
 
 /// An archive being written.
 struct Archive<'a> {
+    /// The first name of each file that has several.
+    names: HashMap<(u64, u64), PathBuf>,
     tar: tar::Builder<Ahead>,
     progress: &'a Progress,
     packed: Packed,
@@ -253,6 +339,20 @@ impl Archive<'_> {
         self.tar.append_data(&mut header, name, contents).map_err(cannot_write)
     }
 
+    /// Under what name the same file went already.
+    fn first_name(&mut self, relative: &Path, metadata: &Metadata) -> Option<PathBuf> {
+        if !metadata.is_file() || metadata.nlink() < 2 {
+            return None;
+        }
+        match self.names.entry((metadata.dev(), metadata.ino())) {
+            Entry::Occupied(first) => Some(first.get().clone()),
+            Entry::Vacant(none) => {
+                none.insert(relative.to_owned());
+                None
+            }
+        }
+    }
+
     fn entry(&mut self, relative: &Path, full: &Path, metadata: &Metadata) -> Result<()> {
         let kind = metadata.file_type();
         let mut header = tar::Header::new_gnu();
@@ -268,6 +368,9 @@ impl Archive<'_> {
             header.set_entry_type(tar::EntryType::Symlink);
             let target = fs::read_link(full).map_err(|e| cannot_read(full, &e))?;
             self.tar.append_link(&mut header, relative, target)
+        } else if let Some(first) = self.first_name(relative, metadata) {
+            header.set_entry_type(tar::EntryType::Link);
+            self.tar.append_link(&mut header, relative, first)
         } else if kind.is_file() {
             let file = fs::File::open(full).map_err(|e| cannot_read(full, &e))?;
             header.set_entry_type(tar::EntryType::Regular);
@@ -290,10 +393,10 @@ impl Archive<'_> {
 
 /// A file as long as it was when it was looked at: one that grows is cut, one that shrinks
 /// is filled up, since its length is already in the archive.
-struct Exact<'a> {
-    file: fs::File,
-    left: u64,
-    progress: &'a Progress,
+pub(super) struct Exact<'a> {
+    pub(super) file: fs::File,
+    pub(super) left: u64,
+    pub(super) progress: &'a Progress,
 }
 
 impl Read for Exact<'_> {
@@ -347,7 +450,7 @@ fn read_limited(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::new(format!("cannot read {}: {error}", path.display()));
     if error.kind() == io::ErrorKind::PermissionDenied {
         return failure.hint("leave it out with a line in .dockerignore");
@@ -356,7 +459,7 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// Whoever reads the archive has stopped: their reason counts, not ours.
-fn cannot_write(error: io::Error) -> Failure {
+pub(super) fn cannot_write(error: io::Error) -> Failure {
     Failure::new(format!("cannot send the build context: {error}"))
 }
 
