@@ -122,7 +122,8 @@ impl Source {
         let first = fault.span.first.max(1);
         // A word of several lines is where its first line is.
         let word = fault.word.as_deref().and_then(|word| word.lines().next()).map(str::trim).filter(|w| !w.is_empty());
-        if let Some(word) = word {
+        // Quotes may stand where they were taken away: the name before a `=` is found then.
+        for word in word.into_iter().flat_map(|word| [Some(word), word.split_once('=').map(|(name, _)| name)]).flatten() {
             let last = fault.span.last.max(first).min(first.saturating_add(PLACE_LINES_MAX));
             for number in first..=last {
                 let Some(text) = line(number) else { break };

@@ -68,8 +68,8 @@ fn only_what_the_target_needs() {
         Some("tset"),
         &[],
         expect![[r#"
-        Dockerfile:1: there is no stage "tset" to build (did you mean test?)
-    "#]],
+            Dockerfile:1:1: there is no stage "tset" to build (did you mean test?)
+        "#]],
     );
 }
 
@@ -103,15 +103,15 @@ fn arguments_in_from() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:1: the image name `$NOPE` is empty once expanded (give the variable a default with ARG before the first FROM, or pass --build-arg)
-    "#]],
+            Dockerfile:1:6: the image name `$NOPE` is empty once expanded (give the variable a default with ARG before the first FROM, or pass --build-arg)
+        "#]],
     );
     check(
         "FROM --platform=wat x",
         None,
         &[],
         expect![[r#"
-            Dockerfile:1: invalid platform: write os/architecture[/variant], for example linux/amd64
+            Dockerfile:1:17: invalid platform: write os/architecture[/variant], for example linux/amd64
         "#]],
     );
 }
@@ -123,23 +123,23 @@ fn mistakes() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:2: there is no stage number 3 (the file has 1 stages, counted from 0)
-    "#]],
+            Dockerfile:2:8: there is no stage number 3 (the file has 1 stages, counted from 0)
+        "#]],
     );
     check(
         "FROM a\nCOPY --from=$x y z",
         None,
         &[],
         expect![[r#"
-        Dockerfile:2: --from cannot have variables (name the image in a stage of its own, FROM ${IMAGE} AS <name>, and copy from that)
-    "#]],
+            Dockerfile:2:13: --from cannot have variables (name the image in a stage of its own, FROM ${IMAGE} AS <name>, and copy from that)
+        "#]],
     );
     check(
         "FROM Builder AS builder",
         None,
         &[],
         expect![[r#"
-            Dockerfile:1: "Builder" is neither a stage nor an image: invalid repository name: each part between slashes must be lower-case letters and digits, joined by one of `.`, `_`, `__` or dashes
+            Dockerfile:1:6: "Builder" is neither a stage nor an image: invalid repository name: each part between slashes must be lower-case letters and digits, joined by one of `.`, `_`, `__` or dashes
         "#]],
     );
     check(
@@ -147,15 +147,15 @@ fn mistakes() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:2: stages need each other: b needs a needs b
-    "#]],
+            Dockerfile:2:1: stages need each other: b needs a needs b
+        "#]],
     );
     check(
         "FROM x AS a\nCOPY --from=a x y",
         None,
         &[],
         expect![[r#"
-            Dockerfile:2: a stage cannot copy from itself
+            Dockerfile:2:1: a stage cannot copy from itself
         "#]],
     );
     check(
@@ -163,8 +163,8 @@ fn mistakes() {
         None,
         &[],
         expect![[r#"
-        Dockerfile:257: more than 256 stages
-    "#]],
+            Dockerfile:257:1: more than 256 stages
+        "#]],
     );
 }
 

@@ -19,8 +19,8 @@ impl<'a> Flags<'a> {
         Flags { keyword, span, left: words.iter().map(split).collect(), known: Vec::new() }
     }
 
-    fn fault(&self, message: String) -> Fault {
-        Fault::new(self.span, message)
+    fn fault(&self, name: &str, message: String) -> Fault {
+        Fault::new(self.span, message).at(&format!("--{name}"))
     }
 
     /// All values of a flag that may be repeated.
@@ -36,7 +36,7 @@ impl<'a> Flags<'a> {
             *n != name
         });
         if missing {
-            return Err(self.fault(format!("--{name} needs a value: --{name}=…")));
+            return Err(self.fault(name, format!("--{name} needs a value: --{name}=…")));
         }
         Ok(values)
     }
@@ -45,7 +45,7 @@ impl<'a> Flags<'a> {
     pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>, Fault> {
         let mut values = self.all(name)?;
         if values.len() > 1 {
-            return Err(self.fault(format!("--{name} is given more than once")));
+            return Err(self.fault(name, format!("--{name} is given more than once")));
         }
         Ok(values.pop())
     }
@@ -66,7 +66,7 @@ impl<'a> Flags<'a> {
             *n != name
         });
         match bad {
-            Some(other) => Err(self.fault(format!("--{name} is true or false, not {other:?}"))),
+            Some(other) => Err(self.fault(name, format!("--{name} is true or false, not {other:?}"))),
             None => Ok(found),
         }
     }
@@ -74,7 +74,7 @@ impl<'a> Flags<'a> {
     /// Refuse what nobody took.
     pub(super) fn finish(self) -> Result<(), Fault> {
         let Some((name, _)) = self.left.first() else { return Ok(()) };
-        let fault = self.fault(format!("{} has no flag --{name}", self.keyword));
+        let fault = self.fault(name, format!("{} has no flag --{name}", self.keyword));
         Err(match suggest(name, self.known.iter().copied()) {
             Some(meant) => fault.hint(format!("did you mean --{meant}?")),
             None if self.known.is_empty() => fault,

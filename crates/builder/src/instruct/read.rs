@@ -52,6 +52,7 @@ pub(super) fn stage(node: &Node) -> Result<Stage, Fault> {
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
         if !ok {
             return Err(fault(&format!("invalid stage name {name:?}"))
+                .at(words.last().copied().unwrap_or_default())
                 .hint("it begins with a letter and has letters, digits, `-`, `_` and `.`"));
         }
     }
@@ -105,7 +106,7 @@ impl Reader<'_> {
             "ENTRYPOINT" => Command::Entrypoint(self.line(&self.node.rest)?),
             "ONBUILD" => Command::Onbuild(self.onbuild()?),
             other => {
-                let fault = self.fault(format!("unknown instruction: {}", self.node.keyword));
+                let fault = self.fault(format!("unknown instruction: {}", self.node.keyword)).at(&self.node.keyword);
                 return Err(match suggest(other, KEYWORDS) {
                     Some(meant) => fault.hint(format!("did you mean {meant}?")),
                     None => fault,
@@ -146,6 +147,7 @@ impl Reader<'_> {
         if rest.starts_with('[') && serde_json::from_str::<Vec<serde_json::Value>>(rest).is_ok() {
             return Err(self
                 .fault("the JSON form is an array of strings only")
+                .at("[")
                 .hint("put every item in double quotes"));
         }
         Ok(None)
@@ -212,6 +214,7 @@ impl Reader<'_> {
                 Some((key, value)) => Ok(Pair { key: key.to_owned(), value: value.to_owned() }),
                 None => Err(self
                     .fault(format!("there is no `=` in {word:?}"))
+                    .at(word)
                     .hint(format!("write {keyword} name=value, with quotes around a value that has spaces"))),
             })
             .collect()
@@ -221,7 +224,8 @@ impl Reader<'_> {
         let mut flags = self.flags();
         let mut mounts = Vec::new();
         for text in flags.all("mount")? {
-            let mount = Mount::read(&text).map_err(|(message, hint)| Fault { hint, ..self.fault(message) })?;
+            let mount = Mount::read(&text)
+                .map_err(|(message, hint)| Fault { hint, ..self.fault(message) }.at(&format!("--mount={text}")))?;
             mounts.push(mount);
         }
         if mounts.len() > MOUNTS_MAX {
@@ -232,18 +236,18 @@ impl Reader<'_> {
             Some("none") => NetworkMode::None,
             Some("host") => NetworkMode::Host,
             Some(other) => {
-                return Err(self.fault(format!("--network={other} is unknown")).hint("it is default, none or host"));
+                return Err(self.fault(format!("--network={other} is unknown")).at("--network").hint("it is default, none or host"));
             }
         };
         let security = match flags.text("security")?.as_deref() {
             None | Some("sandbox") => Security::Sandbox,
             Some("insecure") => Security::Insecure,
             Some(other) => {
-                return Err(self.fault(format!("--security={other} is unknown")).hint("it is sandbox or insecure"));
+                return Err(self.fault(format!("--security={other} is unknown")).at("--security").hint("it is sandbox or insecure"));
             }
         };
         if !flags.all("device")?.is_empty() {
-            return Err(self.fault("RUN --device is not available here").hint("steps have no devices of the host"));
+            return Err(self.fault("RUN --device is not available here").at("--device").hint("steps have no devices of the host"));
         }
         flags.finish()?;
         let line = self.line(&self.node.rest)?;
@@ -298,6 +302,7 @@ impl Reader<'_> {
         if let Some(url) = sources.iter().find(|s| !add && is_remote(s)) {
             return Err(self
                 .fault(format!("COPY cannot have a URL as its source: {url}"))
+                .at(url)
                 .hint("ADD fetches URLs and git addresses"));
         }
         Ok(Copy {
@@ -325,7 +330,7 @@ impl Reader<'_> {
         match inner.keyword.to_ascii_uppercase().as_str() {
             "ONBUILD" => return Err(self.fault("ONBUILD ONBUILD is not allowed")),
             trigger @ ("FROM" | "MAINTAINER") => {
-                return Err(self.fault(format!("{trigger} is not allowed as an ONBUILD trigger")));
+                return Err(self.fault(format!("{trigger} is not allowed as an ONBUILD trigger")).at(&inner.keyword));
             }
             _ => {}
         }
@@ -366,13 +371,17 @@ impl Reader<'_> {
                 if let Some(retries) = flags.text("retries")? {
                     check.retries = retries
                         .parse::<u32>()
-                        .map_err(|_| self.fault(format!("--retries={retries} is not a whole number from 0 up")))?
+                        .map_err(|_| {
+                            let message = format!("--retries={retries} is not a whole number from 0 up");
+                            self.fault(message).at("--retries")
+                        })?
                         .into();
                 }
             }
             _ => {
                 return Err(self
                     .fault(format!("HEALTHCHECK {kind} is unknown"))
+                    .at(kind)
                     .hint("HEALTHCHECK CMD <command>, or HEALTHCHECK NONE"));
             }
         }
@@ -386,9 +395,10 @@ impl Reader<'_> {
         match duration_nanos(&text) {
             None => Err(self
                 .fault(format!("--{name}={text} is not a duration"))
+                .at(&format!("--{name}"))
                 .hint("write a number and a unit, such as 30s, 1m30s or 500ms")),
             Some(nanos) if nanos != 0 && nanos < 1_000_000 => {
-                Err(self.fault(format!("--{name}={text} is less than 1ms")))
+                Err(self.fault(format!("--{name}={text} is less than 1ms")).at(&format!("--{name}")))
             }
             Some(nanos) => Ok(nanos),
         }

@@ -167,6 +167,7 @@ impl<'a> Parser<'a> {
                 let Some(raw) = self.line() else {
                     let name = &heredoc.name;
                     return Err(Fault::new(node.span, format!("the here-document `{name}` has no end"))
+                        .at(name)
                         .hint(format!("write {name} on a line of its own after the text")));
                 };
                 let line = trim_newline(raw);
@@ -246,6 +247,7 @@ impl Directives {
             ("escape", "`") => self.escape = Some('`'),
             ("escape", other) => {
                 return Err(Fault::new(span, format!("invalid escape character {other:?}"))
+                    .at(other)
                     .hint("it can be a backslash or a backtick"));
             }
             ("syntax", image) if !is_builtin_syntax(image) => {

@@ -46,20 +46,20 @@ fn lines_comments_and_continuations() {
             2-4 RUN "a   b"
             5-5 RUN "c\\\\"
             6-6 RUN "d"
-            warning 3: empty line inside a continued line; it will be an error some day
+            warning 4: Empty continuation line
         "#]],
     );
     check(
         "",
         expect![[r#"
-        Dockerfile:1: the file is empty (a Dockerfile begins with FROM)
-    "#]],
+            Dockerfile:1:1: the file is empty (a Dockerfile begins with FROM)
+        "#]],
     );
     check(
         " \n\t\n",
         expect![[r#"
-        Dockerfile:1: the file is empty (a Dockerfile begins with FROM)
-    "#]],
+            Dockerfile:1:2: the file is empty (a Dockerfile begins with FROM)
+        "#]],
     );
 }
 
@@ -87,8 +87,8 @@ fn directives() {
     check(
         "# Escape = \\\n#check=skip=all\n# other=1\n#escape=`\nFROM x",
         expect![[r#"
-        Dockerfile:4: only one escape parser directive can be used
-    "#]],
+            Dockerfile:4:1: only one escape parser directive can be used
+        "#]],
     );
     check(
         "# a comment\n# escape=`\nFROM x\\\ny",
@@ -99,8 +99,8 @@ fn directives() {
     check(
         "#escape=x\nFROM x",
         expect![[r#"
-        Dockerfile:1: invalid escape character "x" (it can be a backslash or a backtick)
-    "#]],
+            Dockerfile:1:9: invalid escape character "x" (it can be a backslash or a backtick)
+        "#]],
     );
     check(
         "# syntax=mirror.example:5000/docker/dockerfile-upstream:master@sha256:abc\nFROM x",
@@ -111,8 +111,8 @@ fn directives() {
     check(
         "# syntax=example/other:1\nFROM x",
         expect![[r#"
-        Dockerfile:1: the syntax "example/other:1" is not available here (the current docker/dockerfile syntax is built in and other frontends are not run: remove the line or write docker/dockerfile:1)
-    "#]],
+            Dockerfile:1:10: the syntax "example/other:1" is not available here (the current docker/dockerfile syntax is built in and other frontends are not run: remove the line or write docker/dockerfile:1)
+        "#]],
     );
 }
 
@@ -138,8 +138,8 @@ fn heredocs() {
     check(
         "FROM x\nRUN <<EOF\nabc\n",
         expect![[r#"
-        Dockerfile:2: the here-document `EOF` has no end (write EOF on a line of its own after the text)
-    "#]],
+            Dockerfile:2:7: the here-document `EOF` has no end (write EOF on a line of its own after the text)
+        "#]],
     );
     check(
         "ONBUILD RUN <<E\na\nE\nONBUILD ONBUILD RUN <<E",

@@ -536,6 +536,7 @@ impl<'a> Eval<'a> {
         }
         if sources.len() + documents.len() > 1 && !dest.ends_with('/') {
             return Err(Fault::new(span, format!("several sources need a directory as destination, not {written:?}"))
+                .at(&copy.dest)
                 .hint(format!("write {written}/")));
         }
         let from = copy.from.as_ref().map(|from| (self.inputs.source)(from, span)).transpose()?;

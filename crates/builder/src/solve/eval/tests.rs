@@ -114,15 +114,15 @@ fn variables() {
         "FROM scratch\nENV a=\"${b:?is not set}\"",
         &[],
         expect![[r#"
-        Dockerfile:2: b: is not set
-    "#]],
+            Dockerfile:2:7: b: is not set
+        "#]],
     );
     check(
         "FROM scratch\nENV \"\"=x",
         &[],
         expect![[r#"
-        Dockerfile:2: the name "\"\"" is empty once expanded
-    "#]],
+            Dockerfile:2:1: the name "\"\"" is empty once expanded
+        "#]],
     );
 }
 
@@ -168,22 +168,22 @@ fn directories_and_destinations() {
         "FROM scratch\nCOPY a b c",
         &[],
         expect![[r#"
-        Dockerfile:2: several sources need a directory as destination, not "c" (write c/)
-    "#]],
+            Dockerfile:2:10: several sources need a directory as destination, not "c" (write c/)
+        "#]],
     );
     check(
         "FROM scratch\nCOPY --chmod=rwx a b",
         &[],
         expect![[r#"
-        Dockerfile:2: --chmod=rwx is not a mode (write an octal number such as 755)
-    "#]],
+            Dockerfile:2:6: --chmod=rwx is not a mode (write an octal number such as 755, or letters such as u=rwX,go=rX)
+        "#]],
     );
     check(
         "FROM scratch\nCOPY --chmod=17777 a b",
         &[],
         expect![[r#"
-        Dockerfile:2: --chmod=17777 is not a mode (write an octal number such as 755)
-    "#]],
+            Dockerfile:2:6: --chmod=17777 is not a mode (write an octal number such as 755, or letters such as u=rwX,go=rX)
+        "#]],
     );
 }
 
@@ -201,26 +201,26 @@ fn ports_signals_users() {
         (
             "EXPOSE 70000",
             expect![[r#"
-            Dockerfile:2: "70000" is not a port (a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it)
-        "#]],
+                Dockerfile:2:8: "70000" is not a port (a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it)
+            "#]],
         ),
         (
             "EXPOSE 9-8",
             expect![[r#"
-            Dockerfile:2: "9-8" is not a port (a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it)
-        "#]],
+                Dockerfile:2:8: "9-8" is not a port (a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it)
+            "#]],
         ),
         (
             "EXPOSE 80/http",
             expect![[r#"
-            Dockerfile:2: "80/http" is not a port (a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it)
-        "#]],
+                Dockerfile:2:8: "80/http" is not a port (a number from 0 to 65535 or a range of them, with /tcp, /udp or /sctp after it)
+            "#]],
         ),
         (
             "STOPSIGNAL HALT",
             expect![[r#"
-            Dockerfile:2: unknown signal "HALT" (a name such as SIGTERM, or a number)
-        "#]],
+                Dockerfile:2:12: unknown signal "HALT" (a name such as SIGTERM, or a number)
+            "#]],
         ),
         (
             "STOPSIGNAL SIGRTMIN+3",
@@ -231,14 +231,14 @@ fn ports_signals_users() {
         (
             "USER $NOBODY",
             expect![[r#"
-            Dockerfile:2: USER is empty once expanded
-        "#]],
+                Dockerfile:2:1: USER is empty once expanded
+            "#]],
         ),
         (
             "VOLUME /a $NONE",
             expect![[r#"
-            Dockerfile:2: a VOLUME is empty once expanded
-        "#]],
+                Dockerfile:2:1: a VOLUME is empty once expanded
+            "#]],
         ),
     ] {
         check(&format!("FROM scratch\n{line}"), &[], expect);
