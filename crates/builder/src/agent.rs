@@ -91,8 +91,10 @@ fn listen(listener: &UnixListener, ended: &UnixStream, agent: &Arc<dyn SshAgent>
     let count = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         loop {
-            let mut fds =
-                [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)];
+            let mut fds = [
+                PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
+            ];
             match poll(&mut fds, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
@@ -216,7 +218,10 @@ mod tests {
         stream.write_all(&u32::MAX.to_be_bytes()).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a message without an end ends the connection");
         drop(agent);
-        assert!(UnixStream::connect(format!("/proc/self/fd/{}/agent", fd.as_raw_fd())).is_err(), "nobody listens any more");
+        assert!(
+            UnixStream::connect(format!("/proc/self/fd/{}/agent", fd.as_raw_fd())).is_err(),
+            "nobody listens any more"
+        );
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct App {
     pub service: Arc<Service>,
     /// Runs: their queue, their logs.
     pub tasks: Arc<Tasks>,
+    /// Where clients answer for the ssh agents of their builds.
+    pub(crate) relays: Arc<crate::build::ssh::Relays>,
     /// What build contexts left, where clients may be told of it.
     pub(crate) stock: Option<Arc<Shelves>>,
     /// How this server is set up.

@@ -158,6 +158,7 @@ impl Server {
             provider: crate::sign_in::client(&settings)?,
             issuers: Issuers::new(settings.federation_ca_file.as_deref())?,
             memory: Memory::new(settings.body_memory_bytes_max.0),
+            relays: builds.relays(),
             stock: builds.stock_to_offer(),
             service,
             tasks,
@@ -395,6 +396,9 @@ fn build_config(settings: &Settings) -> BuildConfig {
         cache_bytes_max: settings.build_cache_bytes_max.0,
         contexts_bytes_max: settings.build_contexts_bytes_max.0,
         snapshots_bytes_max: settings.build_snapshots_bytes_max.0,
+        caches_bytes_max: settings.build_caches_bytes_max.0,
+        allow_host_network: settings.build_allow_host_network,
+        allow_insecure: settings.build_allow_insecure,
     }
 }
 

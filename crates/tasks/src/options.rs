@@ -19,6 +19,8 @@ pub struct BuildOptions {
     pub secrets: Vec<NamedSecret>,
     /// `--ssh`: what `RUN --mount=type=ssh` may sign with.
     pub ssh: Vec<SshAgent>,
+    /// Who answers for the agents that are forwarded: who ordered the run, by object id.
+    pub ssh_owner: Option<uuid::Uuid>,
     /// `--build-context`: other sources that the Dockerfile names.
     pub contexts: Vec<NamedSource>,
     /// `--cache-from`, as docker writes it: `type=registry,ref=…`.
@@ -105,6 +107,7 @@ struct Plain {
     platforms: Vec<Platform>,
     secrets: Vec<(String, String)>,
     ssh: Vec<(String, Vec<String>, bool)>,
+    ssh_owner: Option<uuid::Uuid>,
     contexts: Vec<(String, String)>,
     cache_from: Vec<String>,
     cache_to: Vec<String>,
@@ -124,6 +127,7 @@ impl From<&BuildOptions> for Plain {
             platforms: o.platforms,
             secrets: o.secrets.iter().map(|s| (s.id.clone(), text(&s.value))).collect(),
             ssh: o.ssh.iter().map(|s| (s.id.clone(), s.keys.iter().map(text).collect(), s.forward)).collect(),
+            ssh_owner: o.ssh_owner,
             contexts: o.contexts.into_iter().map(|c| (c.name, c.source)).collect(),
             cache_from: o.cache_from,
             cache_to: o.cache_to,
@@ -148,6 +152,7 @@ impl Plain {
         Some(BuildOptions {
             platforms: self.platforms,
             secrets: self.secrets.into_iter().map(secret).collect::<Option<_>>()?,
+            ssh_owner: self.ssh_owner,
             ssh: self.ssh.into_iter().map(agent).collect::<Option<_>>()?,
             contexts: self.contexts.into_iter().map(|(name, source)| NamedSource { name, source }).collect(),
             cache_from: self.cache_from,

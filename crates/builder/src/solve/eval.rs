@@ -595,11 +595,11 @@ impl<'a> Eval<'a> {
         let allowed = self.inputs.allowed;
         if run.network == NetworkMode::Host && !allowed.host_network {
             return Err(Fault::new(span, "RUN --network=host is not allowed on this server")
-                .hint("leave the flag out; whoever runs the server allows it with builds.allow_host_network"));
+                .hint("leave the flag out; whoever runs the server allows it with build_allow_host_network"));
         }
         if run.security == Security::Insecure && !allowed.insecure {
             return Err(Fault::new(span, "RUN --security=insecure is not allowed on this server")
-                .hint("leave the flag out; whoever runs the server allows it with builds.allow_insecure"));
+                .hint("leave the flag out; whoever runs the server allows it with build_allow_insecure"));
         }
         let network = match run.network {
             NetworkMode::Default => Network::Default,

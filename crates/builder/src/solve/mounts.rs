@@ -347,7 +347,8 @@ impl Crew<'_> {
                 RunMountKind::Secret { id, required, env, mode, uid, gid } => {
                     let Some(secret) = request.secrets.iter().rev().find(|secret| secret.id == *id) else {
                         if *required {
-                            let hint = format!("pass it with --secret id={id},src=<file> or --secret id={id},env=<name>");
+                            let hint =
+                                format!("pass it with --secret id={id},src=<file> or --secret id={id},env=<name>");
                             return Err(self.refuse_hint(step, format!("the secret {id} was not given"), hint));
                         }
                         continue;
@@ -355,7 +356,9 @@ impl Crew<'_> {
                     if let Some(env) = env {
                         let text = std::str::from_utf8(secret.value.expose()).ok().filter(|text| !text.contains('\0'));
                         let Some(text) = text else {
-                            return Err(self.refuse(step, format!("the secret {id} is no text, so it cannot be a variable")));
+                            return Err(
+                                self.refuse(step, format!("the secret {id} is no text, so it cannot be a variable"))
+                            );
                         };
                         out.secret_env.push((env.clone(), Secret::new(text.to_owned())));
                     }

@@ -40,6 +40,7 @@ impl Crew<'_> {
                 env.push((name.clone(), value.clone()));
             }
         }
+        let upper = active.upper();
         let spec = StepSpec {
             root: active.root(),
             argv: run.argv.clone(),
@@ -51,6 +52,7 @@ impl Crew<'_> {
             secret_env: std::mem::take(&mut mounted.secret_env),
             network: run.network,
             insecure: run.insecure,
+            disk: Some(exec::StepDisk { upper: &upper, build: &self.disk }),
             emulator: exec::emulator_for(&plan.stage.platform, &engine.config.emulators_dir)
                 .map_err(|e| self.refuse(step, e))?,
         };
@@ -81,6 +83,7 @@ impl Crew<'_> {
             Err(ExecError::Cancelled) => Err(Stop::Elsewhere),
             Err(_) if self.stop.is_cancelled() => Err(Stop::Elsewhere),
             Err(error @ ExecError::TimedOut(_)) => fail(ErrorKind::Timeout, error.to_string()),
+            Err(error @ ExecError::Excess(_)) => fail(ErrorKind::Limit, error.to_string()),
             Err(error @ ExecError::Start(_)) => fail(ErrorKind::Internal, error.to_string()),
             Err(ExecError::Io(error)) => Err(self.machine("run the step", &error)),
         }

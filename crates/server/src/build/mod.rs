@@ -12,6 +12,7 @@ mod images;
 mod platforms;
 mod run;
 mod source;
+pub(crate) mod ssh;
 mod steps;
 pub(crate) mod stock;
 mod upstream;
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 use portolan_api::registry::RegistryClient;
 use portolan_builder::{Engine, EngineConfig, StepLimits};
 use portolan_service::Service;
+use portolan_types::Secret;
 use tokio::runtime::Handle;
 
 /// How builds are set up.
@@ -47,6 +49,12 @@ pub struct BuildConfig {
     pub contexts_bytes_max: u64,
     /// Bytes of unpacked layers and of step results to keep ready under `state_dir`.
     pub snapshots_bytes_max: u64,
+    /// Bytes of the folders of cache mounts.
+    pub caches_bytes_max: u64,
+    /// Whether `RUN --network=host` is allowed.
+    pub allow_host_network: bool,
+    /// Whether `RUN --security=insecure` is allowed.
+    pub allow_insecure: bool,
 }
 
 /// How often snapshots are looked through for ones to remove.
@@ -59,6 +67,8 @@ pub struct Builds {
     runs_dir: PathBuf,
     /// What earlier contexts left.
     stock: Arc<stock::Shelves>,
+    /// Where clients answer for their ssh agents.
+    relays: Arc<ssh::Relays>,
 }
 
 /// What every run of a server uses.
@@ -80,6 +90,11 @@ impl Builds {
         std::fs::create_dir_all(&engine_dir).with_context(|| format!("make {}", engine_dir.display()))?;
         let mut engine = EngineConfig::new(engine_dir);
         engine.limits = config.limits;
+        engine.caches_bytes_max = config.caches_bytes_max;
+        engine.allow_host_network = config.allow_host_network;
+        engine.allow_insecure = config.allow_insecure;
+        // The same on every server: they share the step cache.
+        engine.key_salt = Secret::new(service.authority.hmac("build step keys", b"secret arguments"));
         if let Some(parallel) = config.parallel_max {
             engine.parallel_max = parallel;
         }
@@ -101,11 +116,17 @@ impl Builds {
             engine,
             runs_dir,
             stock,
+            relays: Arc::default(),
         })
     }
 }
 
 impl Builds {
+    /// Where clients answer for the ssh agents of runs that are carried out here.
+    pub(crate) fn relays(&self) -> Arc<ssh::Relays> {
+        self.relays.clone()
+    }
+
     /// What contexts left, if clients may rely on it: the worker that gets a run must have it,
     /// and only a server that is alone on its database knows who that will be.
     pub(crate) fn stock_to_offer(&self) -> Option<Arc<stock::Shelves>> {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use portolan_auth::access::{Principal, RoleMode};
 use portolan_builder::ports::BaseImage;
 use portolan_builder::render::Plain;
-use portolan_builder::{BuildContext, BuildRequest, Built, Cancel, Engine, ErrorKind};
+use portolan_builder::{BuildContext, BuildRequest, BuildSecret, Built, Cancel, Engine, ErrorKind, SshForward};
 use portolan_service::{Ctx, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
@@ -76,6 +76,7 @@ impl Builds {
         }));
         let begun = Instant::now();
 
+        let (agents, _relay) = super::ssh::agents(&self.relays, job).map_err(Trouble::Order)?;
         log.note("Downloading source code...");
         let source = self.uploaded(job, registry, dir, &stop).await?;
         log.note("Finished downloading source code");
@@ -90,7 +91,7 @@ impl Builds {
             found: Mutex::default(),
         });
         let engine = self.engine.with_images(images.clone());
-        let request = request(job, source);
+        let request = request(job, source, agents);
         let built = blocking({
             let (log, stop) = (log.clone(), stop.clone());
             let platforms = platforms(job);
@@ -104,6 +105,10 @@ impl Builds {
         let mut stored = Vec::new();
         if job.build.push {
             let package = Package::of(&built, Vec::new(), Vec::new()).map_err(Trouble::Server)?;
+            let ours = job.lease.storing().await;
+            if !ours.map_err(|e| Trouble::Server(format!("say that the image is being stored: {e}")))? {
+                return Err(Trouble::Stopped);
+            }
             stored = self.store(job, registry, &ctx, &package, log).await?;
         }
         let secs = begun.elapsed().as_secs_f64();
@@ -113,7 +118,7 @@ impl Builds {
     }
 }
 
-fn request(job: &Job, source: Source) -> BuildRequest {
+fn request(job: &Job, source: Source, ssh: Vec<SshForward>) -> BuildRequest {
     let (args, options) = (&job.build.args, &job.build.options);
     let context = BuildContext::Packed(source.context);
     BuildRequest {
@@ -124,6 +129,12 @@ fn request(job: &Job, source: Source) -> BuildRequest {
         target: job.build.target.clone(),
         no_cache: job.build.no_cache,
         labels: options.labels.clone(),
+        secrets: options
+            .secrets
+            .iter()
+            .map(|s| BuildSecret { id: s.id.clone(), value: s.value.clone() })
+            .collect(),
+        ssh,
         tenant: job.registry.to_string(),
         ..BuildRequest::new(context, source.dockerfile, job.platform.clone(), Timestamp::now())
     }

@@ -354,6 +354,14 @@ settings! {
         /// Unpacked base images and step results kept ready on this machine for later builds. What is removed is
         /// unpacked again, or its step done again.
         build_snapshots_bytes_max: ByteSize = "40GiB";
+        /// Folders of `RUN --mount=type=cache` kept on this machine, of all registries together.
+        build_caches_bytes_max: ByteSize = "10GiB";
+        /// Allow `RUN --network=host`: such a step reaches whatever this machine reaches, services that listen on
+        /// its loopback address included.
+        build_allow_host_network: bool = "false";
+        /// Allow `RUN --security=insecure`: such a step may do anything to this machine. Only where everybody who may
+        /// order a build may do so anyway.
+        build_allow_insecure: bool = "false";
         /// Memory of one build step.
         build_memory_bytes_max: ByteSize = "4GiB";
         /// Processors of one build step; 0 for all.

@@ -88,6 +88,7 @@ const EXAMPLES: &[(Route, &str)] = &[
     (Route::ArmRun, "{reg}/runs/none"),
     (Route::ArmRunLog, "{reg}/runs/none/listLogSasUrl"),
     (Route::ArmRunCancel, "{reg}/runs/none/cancel"),
+    (Route::ArmRunRelayAgent, "{reg}/runs/none/relayAgent"),
     (Route::ArmCacheRules, "{reg}/cacheRules"),
     (Route::ArmCacheRule, "{reg}/cacheRules/none1"),
     (Route::ArmScopeMaps, "{reg}/scopeMaps"),

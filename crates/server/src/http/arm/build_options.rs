@@ -26,8 +26,6 @@ const EPOCH_SECS_MAX: u64 = 253_402_300_799;
 
 /// Options that are written down and read, but that no build heeds yet.
 const NOT_YET: &[&str] = &[
-    "secrets",
-    "ssh",
     "contexts",
     "cacheFrom",
     "cacheTo",

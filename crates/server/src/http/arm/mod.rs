@@ -23,6 +23,7 @@ mod provider;
 pub mod registry;
 mod resources;
 mod role;
+mod relay;
 mod run;
 mod security;
 pub mod subscription;

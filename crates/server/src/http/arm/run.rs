@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::blob::{Permission, files_path, signed_url};
-use super::{ArmTarget, Response, build_options, json_body, list_of, no_such_method, no_such_type, respond};
+use super::{ArmTarget, Response, build_options, json_body, list_of, no_such_method, no_such_type, relay, respond};
 use crate::App;
 use crate::build::stock::Owner;
 
@@ -46,9 +46,10 @@ pub(super) async fn handle(
         (["runs", id], &Method::GET) => show(app, ctx, target, id).await,
         (["runs", id], &Method::PATCH) => update(app, ctx, target, id, body).await,
         (["runs", id, "cancel"], &Method::POST) => cancel(app, ctx, target, id).await,
+        (["runs", id, "relayagent"], &Method::POST) => relay::handle(app, ctx, target, id, body).await,
         (["runs", id, "listlogsasurl"], &Method::POST) => log_url(app, ctx, target, id).await,
         (["listbuildsourceuploadurl" | "schedulerun" | "runs"], _)
-        | (["runs", _] | ["runs", _, "cancel" | "listlogsasurl"], _) => Err(no_such_method(method)),
+        | (["runs", _] | ["runs", _, "cancel" | "relayagent" | "listlogsasurl"], _) => Err(no_such_method(method)),
         _ => Err(no_such_type()),
     }
 }
@@ -101,7 +102,7 @@ async fn log_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Res
     Ok(respond::json(StatusCode::OK, &json!({ "logLink": url })))
 }
 
-async fn found(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str, action: Action) -> Result<Run, Error> {
+pub(super) async fn found(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str, action: Action) -> Result<Run, Error> {
     app.service.check(ctx, &target.registry, &Target::Registry, action)?;
     let id = run_id(id)?;
     let run = app.tasks.get(target.registry.id, &id).await.map_err(refused)?;
@@ -244,7 +245,13 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
         ),
     };
     let args = request.arguments.unwrap_or_default();
-    let (options, single) = build_options::read(request.build_options.map(Secret::into_exposed))?;
+    let (mut options, single) = build_options::read(request.build_options.map(Secret::into_exposed))?;
+    if options.ssh.iter().any(|ssh| ssh.forward) {
+        options.ssh_owner = match ctx.principal {
+            Principal::Directory { object_id, .. } => Some(object_id),
+            _ => return Err(invalid("buildOptions.ssh: only a user or a service principal can forward an agent")),
+        };
+    }
     let build = BuildSpec {
         images: Vec::new(),
         push: request.is_push_enabled.unwrap_or(true) && !images.is_empty(),
@@ -273,7 +280,16 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
         cpu: request.agent_configuration.and_then(|a| a.cpu).unwrap_or(2).clamp(1, 64),
         timeout_secs,
         archived: request.is_archive_enabled.unwrap_or(false),
+        asker: asker(&ctx.principal),
     })
+}
+
+/// Who orders a run, as the queue tells people apart.
+fn asker(principal: &Principal) -> String {
+    match principal {
+        Principal::Directory { object_id, .. } => object_id.to_string(),
+        _ => String::new(),
+    }
 }
 
 /// For whom a run reads and writes its registry. In the ABAC mode nobody's rights are taken
