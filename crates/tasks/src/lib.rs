@@ -7,8 +7,15 @@
 //! keeps the lease while the runner works; the runner writes to the [`RunLog`] and gives up
 //! when the [`CancelFlag`] is raised (somebody cancelled, time is up, the server stops). The
 //! worker writes the last words into the log, then the final status into the row: whoever
-//! sees a final status sees a whole log. A run whose worker died is found by its lease: if
-//! no step had begun it is queued again, else it ends as `Error` and says why.
+//! sees a final status sees a whole log.
+//!
+//! A run whose worker died is found by its lease. Where several processes work on one
+//! database it is queued again, and its log says so, as long as its image was not being
+//! stored and it was not tried [`TasksConfig::attempts_max`] times. Else, and in a server
+//! that is alone and had begun, it ends as `Error` and says why.
+//!
+//! Registries, and in them those who order runs, take turns (`store::meta::turn`); a run that
+//! waits is told its place in its log.
 //!
 //! *Architecture invariant:* nothing here knows HTTP, how an image is built, or who may
 //! order a run.
@@ -21,6 +28,7 @@ mod log;
 mod model;
 mod options;
 mod order;
+mod place;
 mod queue;
 pub mod template;
 mod worker;
@@ -38,12 +46,12 @@ pub use cancel::{CancelFlag, StopReason};
 pub use context::{CONTEXT_SECS_MAX, StagedContext};
 pub use error::{Error, Result};
 pub use log::{RunLog, log_key};
-pub use model::{
-    BuildArg, BuildSpec, ImageName, Job, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
+pub use model::{    BuildArg, BuildSpec, ImageName, Job, Lease, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
 };
 pub use options::{BuildOptions, NamedSecret, NamedSource, SshAgent};
 pub use order::Seal;
 pub use portolan_store::meta::run::RunFilter;
+pub use portolan_store::meta::turn::TurnLimits;
 pub use queue::LogState;
 
 /// Does the work of a run. `server` implements it with the build engine.
@@ -68,6 +76,14 @@ pub struct TasksConfig {
     /// Whether this process alone uses the database. Then every run that is under way when
     /// it starts has lost its worker, however long its lease.
     pub alone: bool,
+    /// Of those that wait, how many may be of one registry.
+    pub queue_registry_max: u64,
+    /// Runs under way in all processes together, and of one registry; 0 is no limit.
+    pub running: TurnLimits,
+    /// How often a run is taken from the queue whose worker is lost, before it ends.
+    pub attempts_max: u64,
+    /// What people call this process.
+    pub name: String,
 }
 
 impl Default for TasksConfig {
@@ -78,6 +94,10 @@ impl Default for TasksConfig {
             keep_secs: 30 * 24 * 3600,
             log_bytes_max: limits::RUN_LOG_BYTES_MAX,
             alone: true,
+            queue_registry_max: 500,
+            running: TurnLimits::default(),
+            attempts_max: 3,
+            name: "this server".to_owned(),
         }
     }
 }

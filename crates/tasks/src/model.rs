@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use portolan_store::meta::{Meta, turn};
 use portolan_types::{Digest, Platform, RegistryName, RepoName, RunId, Secret, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -208,6 +209,8 @@ pub struct NewRun {
     pub timeout_secs: Option<u64>,
     /// Keep its row and log for ever.
     pub archived: bool,
+    /// Who ordered it, as the queue tells people apart; empty for nobody in particular.
+    pub asker: String,
 }
 
 /// An image that a run stored.
@@ -271,6 +274,32 @@ pub struct Job {
     pub started: Timestamp,
     /// How long it may take from then on.
     pub timeout_secs: u64,
+    /// The worker's hold on it.
+    pub lease: Lease,
+}
+
+/// A worker's hold on a run.
+#[derive(Clone)]
+pub struct Lease {
+    pub(crate) meta: Meta,
+    pub(crate) registry: i64,
+    pub(crate) seq: u64,
+    pub(crate) owner: String,
+}
+
+impl Lease {
+    /// Say that what the run made is going to be stored: from here on nobody repeats the run.
+    /// False when it is not this worker's any more; then nothing must be stored.
+    pub async fn storing(&self) -> Result<bool, crate::Error> {
+        let Lease { registry, seq, owner, .. } = self.clone();
+        self.meta.write(move |tx| turn::storing(tx, registry, seq, &owner).map_err(crate::Error::from)).await
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({}/{})", self.registry, self.seq)
+    }
 }
 
 /// How a run ended, as its [`crate::Runner`] saw it.

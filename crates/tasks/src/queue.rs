@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portolan_store::blob::ByteStream;
 use portolan_store::meta::run::{self, Ending, RunFilter, RunImage, RunRow};
-use portolan_store::meta::{Tx, object};
+use portolan_store::meta::{Tx, object, turn};
 use portolan_types::{RunId, Secret, Timestamp, limits};
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ const END_RETRY_MILLIS_MAX: u64 = 4_000;
 
 /// What processes on one database tell each other: a run waits, a run ended, a run is to be
 /// cancelled (with its registry and id).
-const QUEUED: &str = "run queued";
+pub(crate) const QUEUED: &str = "run queued";
 const CHANGED: &str = "run ended";
 const CANCEL: &str = "run cancel ";
 
@@ -61,7 +61,7 @@ impl Tasks {
     pub async fn schedule(&self, new: NewRun, now: Timestamp) -> Result<Run> {
         check(&new)?;
         let registry = new.registry.id;
-        let queue_max = self.config.queue_max;
+        let (queue_max, queue_registry_max) = (self.config.queue_max, self.config.queue_registry_max);
         let seal = self.seal.clone();
         let context = context_key(registry, &new.build.context)
             .ok_or_else(|| Error::invalid(format!("`{}` is not an uploaded build context", new.build.context)))?;
@@ -71,13 +71,19 @@ impl Tasks {
                 if run::queued(tx)? >= queue_max {
                     return Err(Error::QueueFull { max: queue_max });
                 }
+                let most = queue_registry_max;
+                if turn::queued(tx, registry)? >= most {
+                    return Err(Error::QueueFull { max: most });
+                }
                 match object::get(tx, &context)? {
                     Some(object::Object { size: Some(_), .. }) => {}
                     Some(_) => return Err(Error::invalid("the build context was not uploaded")),
                     None => return Err(Error::invalid("there is no such build context; it may have expired")),
                 }
+                let asker = new.asker.clone();
                 let row = row(tx, new, context, &*seal, now)?;
                 run::insert(tx, &row)?;
+                turn::insert(tx, row.registry, row.seq, &asker)?;
                 object::set_expires(tx, row.context.as_deref().unwrap_or_default(), None)?;
                 tx.notify(QUEUED)?;
                 from_row(row, Vec::new())
@@ -278,6 +284,7 @@ impl Tasks {
                 let end = Ending { status, error: end.error.as_deref(), spec: &spec, images: &images, now };
                 let ended = run::finish(tx, row.registry, row.seq, owner.as_deref(), &end)?;
                 if ended {
+                    turn::remove(tx, row.registry, row.seq)?;
                     tx.notify(CHANGED)?;
                     let expires = (!row.archived).then_some(keep);
                     announce_log(tx, row.registry, &row.id, now)?;
@@ -370,6 +377,9 @@ fn check(new: &NewRun) -> Result<()> {
         if arg.name.is_empty() || arg.name.contains(['=', '\0', '\n']) {
             return Err(Error::invalid(format!("`{}` is not a name for a build argument", arg.name.escape_debug())));
         }
+    }
+    if new.asker.len() > 256 || new.asker.contains('\0') {
+        return Err(Error::invalid("who orders the run is not a name"));
     }
     if new.image_names.iter().any(|name| name.len() > 1024) {
         return Err(Error::invalid("an image name is longer than 1024 characters"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portolan_store::blob::Blobs;
 use portolan_store::meta::run::{self, RunRow};
+use portolan_store::meta::turn::{self, Turn};
 use portolan_store::meta::{Meta, Tx, object};
 use portolan_types::{RunId, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -14,10 +15,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::order::SealedSpec;
-use crate::queue::{End, announce_log, secrets, status};
+use crate::place::teller;
+use crate::queue::{End, QUEUED, announce_log, secrets, status};
 use crate::{
-    BuildSpec, CancelFlag, Error, Job, Live, Outcome, Result, RunLog, RunStatus, Runner, Seal, StopReason, Tasks,
-    TasksConfig,
+    BuildSpec, CancelFlag, Error, Job, Lease, Live, Outcome, Result, RunLog, RunStatus, Runner, Seal, StopReason,
+    Tasks, TasksConfig,
 };
 
 /// What a run says whose server stopped under it.
@@ -32,6 +34,8 @@ const LOOK_SECS: u64 = 2;
 const SWEEP_SECS: u64 = 15;
 /// How long a runner may take to stop before its run is ended without it.
 const STOP_SECS_MAX: u64 = 30;
+/// How long it counts that somebody's run was taken.
+const SERVED_SECS: u64 = 24 * 3600;
 /// What one round of the sweeper takes on, of each kind.
 const SWEEP_ITEMS_MAX: usize = 100;
 
@@ -70,6 +74,7 @@ impl Tasks {
             workers.push(tokio::spawn(worker(self.clone(), runner.clone())));
         }
         workers.push(tokio::spawn(sweeper(self.clone())));
+        workers.push(tokio::spawn(teller(self.clone())));
     }
 
     /// Take no more runs, give those under way `grace` to finish, then stop them. Runs that
@@ -112,7 +117,12 @@ impl Tasks {
             self.meta.write(move |tx| object::delete(tx, &object.key).map_err(Error::from)).await?;
         }
         let before = Timestamp(now.0.saturating_sub_unsigned(self.config.keep_secs.saturating_mul(1_000_000)));
-        self.meta.write(move |tx| run::prune(tx, before, SWEEP_ITEMS_MAX).map_err(Error::from)).await?;
+        let yesterday = Timestamp(now.0.saturating_sub_unsigned(SERVED_SECS * 1_000_000));
+        let prune = move |tx: &mut dyn Tx| {
+            turn::prune(tx, yesterday)?;
+            run::prune(tx, before, SWEEP_ITEMS_MAX).map_err(Error::from)
+        };
+        self.meta.write(prune).await?;
         Ok(())
     }
 
@@ -126,38 +136,82 @@ impl Tasks {
                 continue;
             }
             tracing::warn!(run = %row.id, registry = row.registry, status = %row.status, "a run lost its worker");
-            if status(&row)? == RunStatus::Started && !row.cancel {
-                let requeue = move |tx: &mut dyn Tx| run::requeue(tx, row.registry, row.seq, now).map_err(Error::from);
-                count += usize::from(self.meta.write(requeue).await?);
-                self.work.notify_one();
-            } else {
+            if let Some(why) = self.why_not_again(&row, status(&row)? != RunStatus::Started, false).await? {
                 let (status, error) = match row.cancel {
                     true => (RunStatus::Canceled, None),
-                    false => (RunStatus::Error, Some(LOST.to_owned())),
+                    false => (RunStatus::Error, Some(why)),
                 };
                 let owner = row.lease_owner.clone();
                 let end = End::new(status, error, now);
                 count += usize::from(self.end(row, owner.as_deref(), end, Duration::ZERO).await?);
+            } else {
+                count += usize::from(self.requeue(&row, row.lease_owner.clone(), false, now).await?);
             }
         }
         Ok(count)
+    }
+
+    /// Why a run that its worker left is not to be taken again; `None` when it is. `forgiven`:
+    /// the worker was told to leave it, so that attempt does not count.
+    async fn why_not_again(&self, row: &RunRow, begun: bool, forgiven: bool) -> Result<Option<String>> {
+        if row.cancel {
+            return Ok(Some(LOST.to_owned()));
+        }
+        let (registry, seq) = (row.registry, row.seq);
+        let turn = self.meta.read(move |tx| turn::get(tx, registry, seq).map_err(Error::from)).await?;
+        let worker = turn.worker.unwrap_or_default();
+        if !forgiven && turn.attempts >= self.config.attempts_max.max(1) {
+            return Ok(Some(match turn.attempts {
+                0 | 1 => LOST.to_owned(),
+                n => format!("{n} workers in turn were lost during this run, the last of them {worker}"),
+            }));
+        }
+        // What never began can always begin again.
+        if !begun {
+            return Ok(None);
+        }
+        if self.config.alone {
+            return Ok(Some(LOST.to_owned()));
+        }
+        Ok(turn.storing.then(|| {
+            format!(
+                "{worker} was lost while it stored what this run made, so it may be there or not; order the run again"
+            )
+        }))
+    }
+
+    /// Put a run that `owner` has, or had, back into the queue.
+    async fn requeue(&self, row: &RunRow, owner: Option<String>, forgiven: bool, now: Timestamp) -> Result<bool> {
+        let (registry, seq) = (row.registry, row.seq);
+        let again = move |tx: &mut dyn Tx| {
+            let again = turn::requeue(tx, registry, seq, owner.as_deref(), forgiven, now)?;
+            if again {
+                tx.notify(QUEUED)?;
+            }
+            Ok::<_, Error>(again)
+        };
+        let again = self.meta.write(again).await?;
+        self.changed();
+        self.work.notify_one();
+        Ok(again)
     }
 
     fn lease_until(&self, now: Timestamp) -> Timestamp {
         now.plus(Duration::from_secs(self.config.lease_secs))
     }
 
-    async fn claim(&self) -> Result<Option<RunRow>> {
+    async fn claim(&self) -> Result<Option<(RunRow, Turn)>> {
         if self.meta.read(|tx| run::queued(tx).map_err(Error::from)).await? == 0 {
             return Ok(None);
         }
         let (owner, now) = (self.owner.clone(), Timestamp::now());
         let until = self.lease_until(now);
+        let (worker, limits) = (self.config.name.clone(), self.config.running);
         let claimed = self
             .meta
             .write(move |tx| {
-                let claimed = run::claim(tx, &owner, now, until)?;
-                if let Some(row) = &claimed {
+                let claimed = turn::claim(tx, &owner, &worker, limits, now, until)?;
+                if let Some((row, _)) = &claimed {
                     announce_log(tx, row.registry, &row.id, now)?;
                 }
                 Ok::<_, Error>(claimed)
@@ -170,7 +224,7 @@ impl Tasks {
     }
 
     /// Carry out one run that this process has claimed, to its end.
-    async fn carry_out(self: &Arc<Tasks>, row: RunRow, runner: &Arc<dyn Runner>) -> Result<()> {
+    async fn carry_out(self: &Arc<Tasks>, row: RunRow, turn: Turn, runner: &Arc<dyn Runner>) -> Result<()> {
         // For so long the lease may be ours without being renewed.
         let patience = Duration::from_secs(self.config.lease_secs);
         let spec = match self.order(&row) {
@@ -189,9 +243,23 @@ impl Tasks {
         let key = (row.registry, row.id.clone());
         self.live.lock().insert(key.clone(), Live { cancel: cancel.clone(), log: log.clone() });
         let _gone = Gone { tasks: self, key };
+        if let Some(before) = turn.worker {
+            let (name, n, max) = (&self.config.name, turn.attempts, self.config.attempts_max.max(1));
+            let text = format!("{before} left this run; {name} begins it anew (attempt {n} of {max})");
+            let log = log.clone();
+            // Appending may block; a line that is lost is not worth the run.
+            let _ = tokio::task::spawn_blocking(move || log.note(&text)).await;
+        }
         let (outcome, still_ours) = self.attend(&row, spec, runner, log, &cancel).await;
         if !still_ours {
             tracing::warn!(run = %row.id, "lost the lease of a run");
+            return Ok(());
+        }
+        if let (Outcome::Stopped, Some(StopReason::Shutdown)) = (&outcome, cancel.reason())
+            && self.why_not_again(&row, true, true).await?.is_none()
+        {
+            // This process is told to stop; another begins it anew.
+            self.requeue(&row, Some(self.owner.clone()), true, Timestamp::now()).await?;
             return Ok(());
         }
         let (status, error, images) = match (outcome, cancel.reason()) {
@@ -251,6 +319,7 @@ impl Tasks {
             platform: row.platform.clone(),
             started: row.started.unwrap_or(now),
             timeout_secs: row.timeout_secs,
+            lease: Lease { meta: self.meta.clone(), registry, seq, owner: self.owner.clone() },
         };
         // A task of its own, so that a panic ends this run and nothing else.
         let mut work = tokio::spawn({
@@ -323,11 +392,11 @@ async fn worker(tasks: Arc<Tasks>, runner: Arc<dyn Runner>) {
     let mut stopping = tasks.stopping.subscribe();
     while !*stopping.borrow_and_update() {
         match tasks.claim().await {
-            Ok(Some(row)) => {
+            Ok(Some((row, turn))) => {
                 // There may be more: wake a colleague before going to work.
                 tasks.work.notify_one();
                 let id = row.id.clone();
-                if let Err(error) = tasks.carry_out(row, &runner).await {
+                if let Err(error) = tasks.carry_out(row, turn, &runner).await {
                     tracing::error!(%error, run = %id, "end a run");
                 }
                 continue;

@@ -66,6 +66,7 @@ mod sqlite;
 pub mod step;
 pub mod tag;
 pub mod transfer;
+pub mod turn;
 pub mod tx;
 pub mod upload;
 pub mod usage;

@@ -224,15 +224,16 @@ pub fn queued(tx: &mut dyn Tx) -> Result<u64> {
     Ok(one(tx, sql, &[], |row| row.uint(0))?.unwrap_or(0))
 }
 
-/// Give the run that waits longest to `owner` until `lease_until`: `Queued` → `Started`.
-pub fn claim(tx: &mut dyn Tx, owner: &str, now: Timestamp, lease_until: Timestamp) -> Result<Option<RunRow>> {
-    let next = one(
-        tx,
-        "SELECT registry, seq FROM run WHERE finished IS NULL AND status = 'Queued' ORDER BY created, seq LIMIT 1",
-        &[],
-        |row| Ok((row.int(0)?, row.uint(1)?)),
-    )?;
-    let Some((registry, seq)) = next else { return Ok(None) };
+/// Give a run that waits to `owner` until `lease_until`: `Queued` → `Started`. Which one it is
+/// to be, [`super::turn::claim`] says.
+pub(super) fn take(
+    tx: &mut dyn Tx,
+    registry: i64,
+    seq: u64,
+    owner: &str,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Option<RunRow>> {
     let sql = format!(
         "UPDATE run SET status = 'Started', started = ?3, updated = ?3, lease_owner = ?4, lease_until = ?5 \
          WHERE registry = ?1 AND seq = ?2 AND status = 'Queued' RETURNING {COLUMNS}"
@@ -333,11 +334,18 @@ pub fn lost(tx: &mut dyn Tx, now: Timestamp, limit: usize) -> Result<Vec<RunRow>
     all(tx, &sql, &[now.into(), limit.into()], read)
 }
 
-/// Put a run whose first step never began back into the queue: `Started` → `Queued`.
-pub fn requeue(tx: &mut dyn Tx, registry: i64, seq: u64, now: Timestamp) -> Result<bool> {
+/// Put a run back into the queue that `owner` has or had: `Started`, `Running` → `Queued`.
+pub(super) fn requeue(
+    tx: &mut dyn Tx,
+    registry: i64,
+    seq: u64,
+    owner: Option<&str>,
+    now: Timestamp,
+) -> Result<bool> {
     let sql = "UPDATE run SET status = 'Queued', started = NULL, updated = ?3, lease_owner = NULL, lease_until = NULL \
-               WHERE registry = ?1 AND seq = ?2 AND status = 'Started' RETURNING id, status";
-    changed(tx, sql, &[registry.into(), seq.into(), now.into()], registry, now)
+               WHERE registry = ?1 AND seq = ?2 AND status IN ('Started', 'Running') AND finished IS NULL \
+               AND (CAST(?4 AS TEXT) IS NULL OR lease_owner = ?4) RETURNING id, status";
+    changed(tx, sql, &[registry.into(), seq.into(), now.into(), owner.into()], registry, now)
 }
 
 /// Keep a run for ever, or no longer than others.

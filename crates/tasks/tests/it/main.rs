@@ -6,6 +6,7 @@ mod contexts;
 mod ends;
 mod runs;
 mod secrets;
+mod turns;
 mod workers;
 
 use std::path::Path;
@@ -145,6 +146,7 @@ async fn order(tasks: &Tasks, names: &[&str]) -> NewRun {
         cpu: 2,
         timeout_secs: None,
         archived: false,
+        asker: String::new(),
     }
 }
 

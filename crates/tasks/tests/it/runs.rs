@@ -164,9 +164,9 @@ async fn step_records_are_kept_by_their_last_use() {
         .meta
         .write(move |tx| {
             for (n, key) in keys.iter().enumerate() {
-                step::put(tx, key, b"{}", 10, Timestamp(n as i64))?;
+                step::put(tx, 1, key, b"{}", 10, Timestamp(n as i64))?;
             }
-            step::put(tx, &keys[1], b"{\"new\":1}", 20, Timestamp(1))?;
+            step::put(tx, 1, &keys[1], b"{\"new\":1}", 20, Timestamp(1))?;
             step::touch(tx, &[keys[0]], Timestamp(100))?;
             step::touch(tx, &[keys[0]], Timestamp(50))?;
             let oldest = step::oldest(tx, 10)?;

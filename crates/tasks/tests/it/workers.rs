@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use portolan_store::meta::run;
-use portolan_tasks::{Outcome, RunStatus, StopReason, TasksConfig};
+use portolan_store::meta::turn;
+use portolan_tasks::{Outcome, RunStatus, StopReason, TasksConfig, TurnLimits};
 use portolan_types::Timestamp;
 
 use super::*;
@@ -97,7 +97,9 @@ async fn what_never_began_is_queued_again() {
     let before = place.tasks(TasksConfig::default()).await;
     let run = schedule(&before, &["app:{{.Run.ID}}"]).await;
     let now = Timestamp::now();
-    let claimed = place.meta.write(move |tx| run::claim(tx, "somebody", now, now.plus(HOUR))).await.unwrap().unwrap();
+    let claimed =
+        place.meta.write(move |tx| turn::claim(tx, "somebody", "a worker", TurnLimits::default(), now, now.plus(HOUR)));
+    let claimed = claimed.await.unwrap().unwrap().0;
     assert_eq!(claimed.status, "Started");
 
     let after = place.tasks(TasksConfig::default()).await;
@@ -113,7 +115,7 @@ async fn what_never_began_is_queued_again() {
 #[tokio::test]
 async fn a_lost_lease_is_found_by_others() {
     let place = Place::new();
-    let shared = TasksConfig { alone: false, lease_secs: 3, ..TasksConfig::default() };
+    let shared = TasksConfig { alone: false, lease_secs: 3, attempts_max: 1, ..TasksConfig::default() };
     let one = place.tasks(shared.clone()).await;
     let two = place.tasks(shared).await;
     let (runner, mut works) = handed();
