@@ -20,6 +20,7 @@ pub mod odata;
 pub mod platform;
 pub mod reference;
 pub mod secret;
+pub mod terminal;
 pub mod time;
 
 pub use digest::{Algorithm, Digest, Hasher};

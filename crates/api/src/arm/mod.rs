@@ -22,7 +22,7 @@ use serde_json::Value;
 pub use self::extension::path_of;
 pub use self::registry::{Registry, RegistryProperties, RegistryRef, Sku};
 pub use self::build_options::{BuildLabel, BuildOptions, BuildSecret, BuildSource, BuildSsh};
-pub use self::run::{Argument, DockerBuildRequest, Run, RunPlatform, RunProperties, SourceUpload};
+pub use self::run::{Argument, DockerBuildRequest, Run, RunCredentials, RunPlatform, RunProperties, SourceUpload};
 use crate::error::{Error, Result};
 use crate::identity::SignIn;
 use crate::token::Token;

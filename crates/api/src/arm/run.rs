@@ -48,6 +48,12 @@ pub struct DockerBuildRequest {
     /// How long the run may take, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u32>,
+    /// Where ACR would store the log, as `repository:tag`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_template: Option<String>,
+    /// As whom the run reads and writes its registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<RunCredentials>,
     /// What Azure's order has no word for.
     #[serde(default, skip_serializing_if = "BuildOptions::is_empty")]
     pub build_options: BuildOptions,
@@ -64,6 +70,31 @@ pub struct RunPlatform {
     /// `v7`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+}
+
+/// As whom a run reads and writes its registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunCredentials {
+    /// In its own registry.
+    pub source_registry: SourceRegistryCredentials,
+}
+
+/// As whom a run reads and writes its own registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceRegistryCredentials {
+    /// `[caller]`, or absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+}
+
+impl RunCredentials {
+    /// From az's `--source-acr-auth-id`.
+    pub fn of(identity: &str) -> RunCredentials {
+        let identity = Some(identity.to_owned()).filter(|i| !i.eq_ignore_ascii_case("none"));
+        RunCredentials { source_registry: SourceRegistryCredentials { identity } }
+    }
 }
 
 /// One build argument.

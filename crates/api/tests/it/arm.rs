@@ -121,6 +121,8 @@ async fn a_build_on_the_wire() {
         target: None,
         arguments: vec![Argument::new("APP_ENV", "production", false), Argument::new("KEY", "hush", true)],
         timeout: None,
+        log_template: None,
+        credentials: None,
         build_options: BuildOptions {
             secrets: vec![BuildSecret::new("token", b"hush")],
             ssh: vec![BuildSsh::forwarded("default"), BuildSsh::with_keys("git", [b"hush".as_slice()])],

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::Context;
 use crate::args::{Registry, RegistryLogin};
 use crate::error::{Failure, Result};
-use crate::follow;
 use crate::image::{Image, Which};
+use crate::log::{self, Style, Voice};
 use crate::output::table::{duration, member, time};
 use crate::output::{Output, shape};
 use crate::session::Session;
@@ -76,6 +76,9 @@ enum TaskCommand {
         /// Print the log as it is, without colour.
         #[arg(long)]
         no_format: bool,
+        /// How the log is shown.
+        #[arg(long, value_enum, ignore_case = true, default_value = "plain")]
+        progress: Style,
     },
     /// Show a run.
     ShowRun {
@@ -126,7 +129,7 @@ async fn on(ctx: &Context, session: &Session, command: TaskCommand) -> Result<Ou
             cancel.await?;
             Ok(Output::none())
         }
-        TaskCommand::Logs { registry, run_id, name, image, no_format } => {
+        TaskCommand::Logs { registry, run_id, name, image, no_format, progress } => {
             let filter = filter(session, &registry, name.as_deref(), None, image.as_deref()).await?;
             let url = session.with_registry(&registry.name, registry.resource_group.as_deref(), async |r| {
                 let run = match &run_id {
@@ -141,7 +144,7 @@ async fn on(ctx: &Context, session: &Session, command: TaskCommand) -> Result<Ou
             let url = url.await?;
             session.keep();
             // As az: the log's end decides nothing here, only the build's own command.
-            follow::to_stdout(session.http(), &url, ctx.talk.color_out && !no_format).await?;
+            log::follow(session.http(), &url, progress, no_format, &ctx.talk, &Voice::default()).await?;
             Ok(Output::none())
         }
     }
