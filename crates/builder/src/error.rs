@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A step ran longer than it may.
     Timeout,
+    /// The steps took more of the disk than they may.
+    Limit,
     /// The machine or the engine failed (a full disk, say).
     Internal,
 }

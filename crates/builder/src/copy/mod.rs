@@ -82,6 +82,14 @@ pub enum CopyError {
     /// not fit.
     #[error("{0}")]
     User(String),
+    /// A source that is not there.
+    #[error("\"/{path}\": not found")]
+    Missing {
+        /// Its path from the root of what is copied from, without the slash before it.
+        path: String,
+        /// As the instruction has it, variables expanded.
+        pattern: String,
+    },
     /// The build was cancelled.
     #[error("the build was cancelled")]
     Cancelled,

@@ -72,7 +72,10 @@ pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) ->
         let path = fsys::clean(Path::new(base));
         let parts: Vec<&str> = path.to_str().unwrap_or_default().split('/').filter(|part| !part.is_empty()).collect();
         let take = only.as_ref().map_or(Take::All, |(only, _)| Take::Only(only));
-        let missing = || CopyError::User(format!("\"/{}\": not found", fsys::clean(Path::new(pattern)).display()));
+        let missing = || CopyError::Missing {
+            path: fsys::clean(Path::new(pattern)).display().to_string(),
+            pattern: pattern.clone(),
+        };
         if parts.iter().any(|part| has_wildcard(part)) {
             let mut found = Vec::new();
             selection.glob(pattern, PathBuf::new(), &parts, &mut found, 0)?;

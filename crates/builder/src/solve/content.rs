@@ -77,7 +77,7 @@ impl Crew<'_> {
                 let patterns = copy.sources.iter().filter(|_| copy.parents).map(String::as_str);
                 Ok(Some(key.list(patterns.collect::<Vec<_>>().into_iter()).finish()))
             }
-            Err(CopyError::User(_)) => Ok(None),
+            Err(CopyError::User(_) | CopyError::Missing { .. }) => Ok(None),
             Err(CopyError::Cancelled) => Err(Stop::Elsewhere),
             Err(CopyError::Io(error)) if Cancel::is_cause_of(&error) => Err(Stop::Elsewhere),
             Err(CopyError::Io(error)) => Err(self.machine("read the files to copy", &error)),

@@ -313,7 +313,7 @@ fn failures() {
                4 | >>>   exit 7
                5 |     CMD x
             --------------------
-            ERROR: failed to build: Dockerfile:3: process "/bin/sh -c echo fine &&   exit 7" did not complete successfully: exit code: 7
+            ERROR: failed to build: Dockerfile:3:1: process "/bin/sh -c echo fine &&   exit 7" did not complete successfully: exit code: 7
         "#]],
     );
     assert_eq!(error.kind, ErrorKind::Step { exit_code: 7 });
@@ -325,7 +325,7 @@ fn failures() {
                1 |     FROM busybox
                2 | >>> RNU x
             --------------------
-            ERROR: failed to build: Dockerfile:2: unknown instruction: RNU (did you mean RUN?)
+            ERROR: failed to build: Dockerfile:2:1: unknown instruction: RNU (did you mean RUN?)
         "#]],
     );
     assert_eq!(error.kind, ErrorKind::Dockerfile);
@@ -336,12 +336,12 @@ fn failures() {
             --------------------
                1 | >>> FROM nothing:1
             --------------------
-            ERROR: failed to build: Dockerfile:1: docker.io/library/nothing:1: not found
+            ERROR: failed to build: Dockerfile:1:6: docker.io/library/nothing:1: not found
         "#]],
     );
     let error = kitchen.run(&kitchen.request("FROM busybox\nCOPY missing /")).result.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Dockerfile);
-    assert!(error.message.starts_with("Dockerfile:2: ") && error.message.contains("missing"), "{error}");
+    assert!(error.message.starts_with("Dockerfile:2:6: ") && error.message.contains("missing"), "{error}");
     let error = kitchen.run(&kitchen.request("FROM busybox\nUSER nobody-here\nRUN x")).result.unwrap_err();
     assert!(error.message.contains("nobody-here"), "{error}");
     let error = kitchen.run(&kitchen.request("FROM busybox\nRUN [\"/no/such/program\"]")).result.unwrap_err();
