@@ -232,7 +232,7 @@ mod tests {
         let mut asking = UnixStream::connect(agent.socket()).unwrap();
         asking.write_all(&[0, 0, 0, 1, 11]).unwrap();
         drop(agent);
-        assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+        assert!(!matches!(idle.read(&mut [0]), Ok(1..)), "it is cut off");
         // The answer is a failure or none at all, but it does not wait.
         let _ = asking.read_to_end(&mut Vec::new());
     }

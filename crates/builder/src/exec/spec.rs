@@ -1,7 +1,10 @@
 //! The OCI runtime configuration of a step: docker's defaults, written out.
 
+use std::io;
+
 use serde_json::{Value, json};
 
+use super::seccomp;
 use super::wire::{Job, JobMount};
 
 /// What a container may do in docker, no more. Source: moby `oci/caps/defaults.go`.
@@ -22,49 +25,49 @@ pub(super) const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// All that Linux has, for `--security=insecure`. Source: capabilities(7).
+/// All that Linux has, by their numbers, for `--security=insecure`. Source: capabilities(7).
 const CAPABILITIES_ALL: [&str; 41] = [
-    "CAP_AUDIT_CONTROL",
-    "CAP_AUDIT_READ",
-    "CAP_AUDIT_WRITE",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
     "CAP_FOWNER",
     "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
     "CAP_KILL",
-    "CAP_LEASE",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
     "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MKNOD",
-    "CAP_NET_ADMIN",
     "CAP_NET_BIND_SERVICE",
     "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
     "CAP_NET_RAW",
-    "CAP_PERFMON",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYSLOG",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
     "CAP_SYS_ADMIN",
     "CAP_SYS_BOOT",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_MODULE",
     "CAP_SYS_NICE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
     "CAP_SYS_RESOURCE",
     "CAP_SYS_TIME",
     "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
     "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// Files of the kernel that tell about the host. Source: moby `oci/defaults.go`.
@@ -98,7 +101,8 @@ pub(super) fn spec(
     bind: impl Fn(usize) -> String,
     file: impl Fn(usize) -> String,
     secret: impl Fn(usize) -> String,
-) -> Value {
+    sys: Option<&str>,
+) -> io::Result<Value> {
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": dev_options(job.lock_devices)}),
@@ -107,8 +111,14 @@ pub(super) fn spec(
         json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", if job.insecure { "rw" } else { "ro" }]}),
     ];
+    let access = if job.insecure { "rw" } else { "ro" };
+    mounts.push(match sys {
+        Some(source) => json!({"destination": "/sys", "type": "bind", "source": source,
+                               "options": ["bind", "nosuid", "noexec", "nodev", access]}),
+        None => json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
+                       "options": ["nosuid", "noexec", "nodev", access]}),
+    });
     let mut binds = 0;
     let mut secrets = 0;
     for mount in &job.mounts {
@@ -133,7 +143,7 @@ pub(super) fn spec(
         });
     }
     for (index, (target, _)) in job.files.iter().enumerate() {
-        mounts.push(json!({"destination": target, "type": "bind", "source": file(index), "options": ["bind", "rw"]}));
+        mounts.push(json!({"destination": target, "type": "bind", "source": file(index), "options": ["bind", "rw", "nosuid", "nodev"]}));
     }
     let mut namespaces =
         vec![json!({"type": "pid"}), json!({"type": "ipc"}), json!({"type": "uts"}), json!({"type": "mount"})];
@@ -142,12 +152,12 @@ pub(super) fn spec(
     }
     let hard = open_files_hard().min(1_048_576);
     let (capabilities, masked, read_only) = match job.insecure {
-        true => (&CAPABILITIES_ALL[..], &[][..], &[][..]),
-        false => (&CAPABILITIES[..], &MASKED[..], &READ_ONLY[..]),
+        true => (capabilities_here(), &[][..], &[][..]),
+        false => (CAPABILITIES.to_vec(), &MASKED[..], &READ_ONLY[..]),
     };
     // Arguments and environment are not here: they go to the program directly. `HOME` only
     // keeps the runtime from looking it up with the image's own name service modules.
-    json!({
+    let mut spec = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
@@ -173,7 +183,27 @@ pub(super) fn spec(
             "readonlyPaths": read_only,
             "cgroupsPath": ""
         }
-    })
+    });
+    if !job.new_privileges {
+        spec["process"]["noNewPrivileges"] = true.into();
+    } else if job.seccomp && job.runtime.is_none() {
+        // Without that flag it takes this capability to install a filter; the program that
+        // does drops it at once.
+        for set in ["bounding", "effective", "permitted"] {
+            if let Some(set) = spec["process"]["capabilities"][set].as_array_mut() {
+                set.push("CAP_SYS_ADMIN".into());
+            }
+        }
+    }
+    if let Some(_runtime) = &job.runtime {
+        // Only in memory, and of a mount namespace of its own.
+        spec["process"]["args"] = job.argv.clone().into();
+        spec["process"]["env"] = job.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if job.seccomp {
+            spec["linux"]["seccomp"] = seccomp::oci()?;
+        }
+    }
+    Ok(spec)
 }
 
 fn dev_options(lock: bool) -> Vec<&'static str> {
@@ -186,4 +216,11 @@ fn dev_options(lock: bool) -> Vec<&'static str> {
 
 fn open_files_hard() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// What this process can hand on: a server in a container may have lost some.
+fn capabilities_here() -> Vec<&'static str> {
+    let own = rustix::thread::capabilities(None).map_or(u64::MAX, |sets| sets.permitted.bits());
+    let all = CAPABILITIES_ALL.iter().enumerate();
+    all.filter(|(number, _)| own & (1 << number) != 0).map(|(_, name)| *name).collect()
 }

@@ -50,6 +50,8 @@ pub(crate) struct Kitchen {
     engine: Option<Engine>,
     pub(crate) limits: StepLimits,
     pub(crate) emulators_dir: PathBuf,
+    /// What else is to be different about the engine from the next restart on.
+    pub(crate) setup: fn(&mut EngineConfig),
     dir: tempfile::TempDir,
 }
 
@@ -72,6 +74,7 @@ impl Kitchen {
             engine: None,
             limits: StepLimits::default(),
             emulators_dir: "/usr/bin".into(),
+            setup: |_| {},
             dir,
         };
         let (layer, diff_id) = kitchen.content.layer(&busybox_tar());
@@ -117,6 +120,7 @@ impl Kitchen {
         config.parallel_max = 4;
         config.limits = self.limits;
         config.emulators_dir = self.emulators_dir.clone();
+        (self.setup)(&mut config);
         let engine = Engine::open(config, self.content.clone(), self.shelf.clone(), self.records.clone());
         self.engine = Some(engine.unwrap());
     }
@@ -151,6 +155,24 @@ impl Kitchen {
         self.engine = None;
         std::fs::remove_dir_all(self.dir.path().join("state")).unwrap();
         self.restart();
+    }
+
+    /// From now on, step records of another builder count where there are none of ours.
+    pub(crate) fn import(&mut self, records: HashMap<Digest, Vec<u8>>) {
+        let imported: Arc<dyn StepCache> = Arc::new(Records(Mutex::new(records)));
+        let engine = self.engine.take().unwrap();
+        self.engine = Some(engine.for_build(self.shelf.clone(), self.records.clone(), Some(imported)));
+    }
+
+    /// Forget what was done before, as a builder that is new has it; blobs stay.
+    pub(crate) fn forget(&mut self) {
+        self.records.0.lock().unwrap().clear();
+        self.forget_snapshots();
+    }
+
+    /// Where everything of the engine is that is on a disk.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     pub(crate) fn context(&self) -> PathBuf {
@@ -199,6 +221,12 @@ impl Kitchen {
             plain.failed(error, &mut line);
         }
         Outcome { result, events, log }
+    }
+
+    /// What the build checks say.
+    pub(crate) fn check(&self, request: &BuildRequest) -> Result<Vec<String>, BuildError> {
+        let warnings = self.engine.as_ref().unwrap().check(request, &|_| {}, &Cancel::new())?;
+        Ok(warnings.iter().map(|w| format!("{}: {} (line {})", w.rule.name(), w.message, w.line)).collect())
     }
 
     /// Build and hand on the image.

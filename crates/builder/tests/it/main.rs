@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test says so by failing")]
 
 mod builds;
+mod caching;
 mod contexts;
 mod copying;
 mod kitchen;
+mod language;
 mod layers;
+mod mounts;
 mod platforms;
 mod steps;
 mod support;
