@@ -10,6 +10,7 @@
 pub mod acr;
 pub mod arm;
 pub mod blobs;
+pub mod egress;
 pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! One way to make an HTTP client: who is trusted, how long to wait, how far to follow.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::egress::Egress;
 use crate::error::{Error, Result};
 
 /// How long a connection may take to come about.
@@ -37,15 +39,30 @@ pub struct TransportOptions {
 /// [`REDIRECTS_MAX`] redirects, never from https down to http, and no credentials carried
 /// to another host.
 pub fn http_client(options: &TransportOptions) -> Result<reqwest::Client> {
-    client(options, redirects())
+    client(options, redirects(), Arc::new(LocalhostNames))
 }
 
 /// As [`http_client`], for servers that have no business sending us elsewhere.
 pub fn http_client_without_redirects(options: &TransportOptions) -> Result<reqwest::Client> {
-    client(options, reqwest::redirect::Policy::none())
+    client(options, reqwest::redirect::Policy::none(), Arc::new(LocalhostNames))
 }
 
-fn client(options: &TransportOptions, redirects: reqwest::redirect::Policy) -> Result<reqwest::Client> {
+/// As [`http_client`], connecting and redirected only to where the rules permit.
+pub(crate) fn client_guarded(options: &TransportOptions, egress: Arc<Egress>) -> Result<reqwest::Client> {
+    let usual = redirects();
+    let names = Arc::new(GuardedNames(egress.clone()));
+    let redirects = reqwest::redirect::Policy::custom(move |attempt| match egress.check(attempt.url()) {
+        Ok(()) => usual.redirect(attempt),
+        Err(why) => attempt.error(why.to_string()),
+    });
+    client(options, redirects, names)
+}
+
+fn client(
+    options: &TransportOptions,
+    redirects: reqwest::redirect::Policy,
+    names: Arc<dyn reqwest::dns::Resolve>,
+) -> Result<reqwest::Client> {
     let agent = options.user_agent.clone().unwrap_or_else(|| concat!("portolan/", env!("CARGO_PKG_VERSION")).into());
     let builder = reqwest::Client::builder()
         .user_agent(agent)
@@ -56,7 +73,7 @@ fn client(options: &TransportOptions, redirects: reqwest::redirect::Policy) -> R
         // Whole bodies one after the other on one connection: HTTP/2 would only add its
         // windows to large uploads and downloads.
         .http1_only()
-        .dns_resolver(Arc::new(LocalhostNames))
+        .dns_resolver(names)
         .redirect(redirects);
     let config = tls_config(options.ca_pem.as_deref())?;
     builder
@@ -85,17 +102,32 @@ struct LocalhostNames;
 
 impl reqwest::dns::Resolve for LocalhostNames {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
         Box::pin(async move {
-            let host = name.as_str();
-            let addresses: Vec<SocketAddr> = if host.to_ascii_lowercase().ends_with(".localhost") {
-                vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
-            } else {
-                // The port is the caller's to fill in.
-                tokio::net::lookup_host((host, 0)).await?.collect()
-            };
-            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
+            // The port is the caller's to fill in.
+            Ok(Box::new(lookup(name.as_str(), 0).await?.into_iter()) as reqwest::dns::Addrs)
         })
+    }
+}
+
+/// The addresses of a name.
+pub(crate) async fn lookup(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    if host.to_ascii_lowercase().ends_with(".localhost") {
+        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// The same, without addresses that the rules do not permit: what a name means is asked for
+/// each connection, and what is connected to is what was judged.
+#[derive(Debug)]
+struct GuardedNames(Arc<Egress>);
+
+impl reqwest::dns::Resolve for GuardedNames {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let egress = self.0.clone();
+        Box::pin(
+            async move { Ok(Box::new(egress.resolve(name.as_str(), 0).await?.into_iter()) as reqwest::dns::Addrs) },
+        )
     }
 }
 

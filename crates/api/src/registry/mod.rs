@@ -22,6 +22,7 @@ use reqwest::Url;
 pub use self::blob::ByteStream;
 use self::challenge::Challenge;
 use self::token::Tokens;
+use crate::egress::{Egress, guarded_client};
 use crate::error::{Error, Result};
 use crate::transport::{self, TransportOptions};
 
@@ -75,6 +76,8 @@ struct Shared {
     base: Url,
     credentials: Credentials,
     tokens: Tokens,
+    /// Where it may be sent to by others.
+    egress: Arc<Egress>,
 }
 
 /// The address of a registry from the host in an image reference: `docker.io` is served
@@ -108,21 +111,48 @@ impl RegistryClient {
 
     /// As [`RegistryClient::new`], over connections that are there already.
     pub fn with_http(http: reqwest::Client, base: &str, credentials: Credentials) -> Result<RegistryClient> {
+        let egress = Arc::new(Egress::open());
+        RegistryClient::guarded(http, base, credentials, egress)
+    }
+
+    /// As [`RegistryClient::with_http`], asking nobody that `egress` does not permit. `http`
+    /// must be [guarded](crate::egress::guarded_client) by the same.
+    fn guarded(
+        http: reqwest::Client,
+        base: &str,
+        credentials: Credentials,
+        egress: Arc<Egress>,
+    ) -> Result<RegistryClient> {
         let base = transport::base_url(base)?;
-        Ok(RegistryClient { shared: Arc::new(Shared { http, base, credentials, tokens: Tokens::default() }) })
+        let shared = Shared { http, base, credentials, tokens: Tokens::default(), egress };
+        Ok(RegistryClient { shared: Arc::new(shared) })
     }
 
     /// A client for the host of an image reference. A loopback host that does not answer
     /// in TLS is spoken to in plain HTTP, as docker does; no other host ever is.
     pub async fn for_host(host: &str, ca_pem: Option<&[u8]>, credentials: Credentials) -> Result<RegistryClient> {
-        let client = RegistryClient::new(&base_of_host(host), ca_pem, credentials.clone())?;
+        RegistryClient::for_host_within(host, ca_pem, credentials, Arc::new(Egress::open())).await
+    }
+
+    /// As [`RegistryClient::for_host`], within rules about who may be asked.
+    pub async fn for_host_within(
+        host: &str,
+        ca_pem: Option<&[u8]>,
+        credentials: Credentials,
+        egress: Arc<Egress>,
+    ) -> Result<RegistryClient> {
+        let options = TransportOptions { ca_pem: ca_pem.map(<[u8]>::to_vec), user_agent: None };
+        let http = guarded_client(&options, egress.clone())?;
+        let client = |base: &str| RegistryClient::guarded(http.clone(), base, credentials.clone(), egress.clone());
+        let secure = client(&base_of_host(host))?;
         if !is_loopback_host(host) {
-            return Ok(client);
+            return Ok(secure);
         }
-        let probe = transport::join(&client.shared.base, "/v2/")?;
-        match client.shared.http.get(probe).send().await {
-            Ok(_) => Ok(client),
-            Err(_) => RegistryClient::new(&format!("http://{host}"), ca_pem, credentials),
+        let probe = transport::join(&secure.shared.base, "/v2/")?;
+        egress.check(&probe)?;
+        match http.get(probe).send().await {
+            Ok(_) => Ok(secure),
+            Err(_) => client(&format!("http://{host}")),
         }
     }
 
@@ -251,6 +281,7 @@ impl RegistryClient {
         request: &impl Fn(&reqwest::Client) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, (Error, Option<std::time::Duration>)> {
         let shared = &*self.shared;
+        shared.egress.check(url).map_err(|e| (e, None))?;
         let mut authorization = shared.tokens.kept(scope);
         let mut met = false;
         loop {
@@ -263,7 +294,7 @@ impl RegistryClient {
                 met = true;
                 shared.tokens.forget(scope);
                 if let Some(challenge) = Challenge::read(response.headers()) {
-                    let answer = shared.tokens.meet(&shared.http, &shared.base, &shared.credentials, challenge, scope);
+                    let answer = shared.tokens.meet(shared, challenge, scope);
                     authorization = answer.await.map_err(|e| (e, None))?;
                     if authorization.is_some() {
                         continue;

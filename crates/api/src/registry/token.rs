@@ -8,8 +8,8 @@ use portolan_types::Secret;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::Credentials;
 use super::challenge::Challenge;
+use super::{Credentials, Shared};
 use crate::error::{Error, Result};
 use crate::transport;
 
@@ -70,12 +70,11 @@ impl Tokens {
     /// Meet a challenge. `None` when there is nothing to meet it with.
     pub(super) async fn meet(
         &self,
-        http: &reqwest::Client,
-        base: &Url,
-        credentials: &Credentials,
+        shared: &Shared,
         challenge: Challenge,
         scope: &str,
     ) -> Result<Option<Authorization>> {
+        let Shared { http, base, credentials, egress, .. } = shared;
         let (realm, service, asked) = match (challenge, credentials) {
             (Challenge::Basic, Credentials::Basic { username, password }) => {
                 let basic = Authorization::Basic { username: username.clone(), password: password.clone() };
@@ -86,6 +85,7 @@ impl Tokens {
             (Challenge::Bearer { realm, service, scope }, _) => (realm, service, scope),
         };
         let realm = realm_url(base, &realm, !matches!(credentials, Credentials::Anonymous))?;
+        egress.check(&realm)?;
         // The scope we mean to use wins over the one in the challenge: a challenge to a
         // `HEAD` asks for pull only, when a push is to follow.
         let wanted = if scope.is_empty() { asked.unwrap_or_default() } else { scope.to_owned() };
