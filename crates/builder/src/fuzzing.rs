@@ -19,7 +19,9 @@ pub struct Dockerfile {
 
 /// Read a Dockerfile down to its instructions; the refusal as it is shown.
 pub fn dockerfile(bytes: &[u8]) -> Result<Dockerfile, String> {
-    let text = |fault: crate::error::Fault| format!("{fault:?}");
+    // As the log shows it: that looks for the guilty word in the text.
+    let source = crate::error::Source::new("Dockerfile", &String::from_utf8_lossy(bytes));
+    let text = |fault: crate::error::Fault| source.sentence(&fault);
     let file = parse::parse(bytes).map_err(text)?;
     let last_line = file.nodes.iter().map(|n| n.span.last).max().unwrap_or(0);
     for node in &file.nodes {
@@ -27,6 +29,10 @@ pub fn dockerfile(bytes: &[u8]) -> Result<Dockerfile, String> {
     }
     let instructions = file.nodes.len();
     let file = instruct::read(file).map_err(text)?;
+    for finding in file.checks.filter(file.findings.iter().cloned()) {
+        assert!(finding.span.first >= 1 && finding.span.first <= finding.span.last, "{finding:?}");
+        assert!(finding.span.last <= last_line, "{finding:?}");
+    }
     Ok(Dockerfile { instructions, stages: file.stages.len(), last_line })
 }
 
@@ -34,6 +40,24 @@ pub fn dockerfile(bytes: &[u8]) -> Result<Dockerfile, String> {
 /// out is bounded whatever the word says.
 pub fn expand(word: &str, value: &str) -> Option<String> {
     Lexer::new('\\').word(word, &|_| Some(value.to_owned())).ok()
+}
+
+/// Read a `RUN --mount`, as it is written and with every variable set to `value`. What comes
+/// out, as text; `None` where it is refused.
+pub fn mount(text: &str, value: &str) -> (Option<String>, Option<String>) {
+    let Ok(written) = instruct::Mount::read(text) else { return (None, None) };
+    let lexer = Lexer::new('\\');
+    let expand = |word: &str| lexer.word(word, &|_| Some(value.to_owned())).map_err(|e| e.to_string());
+    let expanded = written.expanded(&expand).ok();
+    if let Some(target) = expanded.as_ref().and_then(|mount| mount.target.as_deref()) {
+        assert!(!target.is_empty() && !matches!(target, "/" | "//" | "/."), "a step's root cannot be covered");
+    }
+    (Some(format!("{written:?}")), expanded.map(|mount| format!("{mount:?}")))
+}
+
+/// Read what `# check=` says: whether findings end the build.
+pub fn checks(text: &str) -> Option<bool> {
+    crate::lint::Checks::parse(text).ok().map(|checks| checks.error)
 }
 
 /// The words of a line, and those of its JSON form.

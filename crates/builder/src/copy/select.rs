@@ -88,7 +88,7 @@ pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) ->
             match selection.source(&path, take)? {
                 Found::Nothing => return Err(missing()),
                 Found::LeftOut => left_out = true,
-                Found::Taken => {}
+                Found::Empty | Found::Taken => {}
             }
         }
         // A path without wildcards must be there; with them it is enough that one of all is.
@@ -120,6 +120,8 @@ fn with_parents(source: &str) -> Result<(&str, Option<(Ignore, bool)>), CopyErro
 #[derive(Clone, Copy, PartialEq)]
 enum Found {
     Nothing,
+    /// It is there, but nothing that the pattern names is in it.
+    Empty,
     /// It is there and everything of it is left out on purpose.
     LeftOut,
     Taken,
@@ -185,8 +187,7 @@ impl Selection<'_> {
             let at = self.root.dir(&real)?;
             self.walk(&at, &real, Path::new(""), take, &mut items, 0)?;
             if matches!(take, Take::Only(_)) && items.is_empty() {
-                // Something of the pattern may be there all the same, left out.
-                return Ok(Found::Nothing);
+                return Ok(Found::Empty);
             }
             if hidden && items.is_empty() {
                 return Ok(Found::Nothing);

@@ -144,7 +144,7 @@ const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
 impl Mount {
     /// Read a mount as it is written. Values with variables are not looked at.
-    pub(super) fn read(text: &str) -> Result<Mount, Refusal> {
+    pub(crate) fn read(text: &str) -> Result<Mount, Refusal> {
         let fields = Fields::read(text, None)?;
         fields.mount(text)
     }

@@ -18,6 +18,7 @@
 //! layers/empty/    what FROM scratch stands on
 //! names/<hex>      a chain: the numbers of its layers, as JSON; written last
 //! work/<n>/        what is under way: fs/ becomes a layer, work/ is overlayfs's own
+//! trash/<n>/       what is being removed
 //! ```
 //! A killed process leaves things in `work`, and layers that no name mentions: both are
 //! swept at the next open. All of it is a cache that content in the blob store can rebuild,
@@ -25,6 +26,7 @@
 
 mod base;
 mod mount;
+mod trash;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -32,18 +34,21 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use portolan_types::Digest;
-use rustix::fs::{FlockOperation, Mode, XattrFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::fsys;
+use crate::exec::UserNs;
 use crate::ports::Content;
 
+use self::trash::Trash;
 pub(crate) use mount::detached_copy;
 
 /// Which boot of the machine this is.
@@ -64,8 +69,18 @@ struct Shared {
     dir: PathBuf,
     layers: OwnedFd,
     next: AtomicU64,
+    trash: Arc<Trash>,
     state: Mutex<State>,
+    for_steps: OnceLock<ForSteps>,
     _lock: File,
+}
+
+/// The store's folder with the ids of steps' user namespaces.
+#[derive(Debug)]
+struct ForSteps {
+    ids: Arc<UserNs>,
+    layers: OwnedFd,
+    work: OwnedFd,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +130,7 @@ pub struct Active {
 #[derive(Debug)]
 struct WorkDir {
     path: PathBuf,
+    trash: Arc<Trash>,
 }
 
 impl Store {
@@ -132,7 +148,8 @@ impl Store {
             remove(&dir.join("names"))?;
             remove(&dir.join("layers"))?;
         }
-        remove(&dir.join("work"))?;
+        let trash = Arc::new(Trash::open(dir.join("trash"))?);
+        trash.throw(&dir.join("work"))?;
         for sub in ["names", "layers", "work"] {
             private_dir(&dir.join(sub))?;
         }
@@ -172,7 +189,9 @@ impl Store {
                 dir: dir.to_owned(),
                 layers: fsys::open_root(&dir.join("layers"))?,
                 next: AtomicU64::new(next),
+                trash,
                 state: Mutex::new(state),
+                for_steps: OnceLock::new(),
                 _lock: lock,
             }),
             content,
@@ -187,7 +206,33 @@ impl Store {
 
     /// Begin a writable state on top of `chain`.
     pub fn begin(&self, chain: &Chain) -> io::Result<Active> {
-        Active::begin(&self.shared, chain)
+        Active::begin(&self.shared, chain, None)
+    }
+
+    /// Begin a writable state on top of `chain` that is written as if there were nothing below
+    /// it: what `COPY --link` makes. Directories of both are one once it is committed; a link
+    /// or file below that is in the way of a directory gives way to it.
+    pub fn begin_apart(&self, chain: &Chain) -> io::Result<Active> {
+        Active::begin_apart(&self.shared, chain)
+    }
+
+    /// Begin a writable state on top of `chain` for a step in a user namespace: who looks
+    /// into it from outside sees everything belong to the ids that the namespace has on the
+    /// host. What is written has plain ids on disk, as always. The same as [`Store::begin`]
+    /// while [`Store::serve_steps`] was not called.
+    pub fn begin_for_step(&self, chain: &Chain) -> io::Result<Active> {
+        Active::begin(&self.shared, chain, self.shared.for_steps.get())
+    }
+
+    /// Serve steps in user namespaces with these ids from now on. Fails where the kernel or
+    /// the file system cannot; the error says why. To be called once at most.
+    pub fn serve_steps(&self, ids: Arc<UserNs>) -> io::Result<()> {
+        let Some(namespace) = ids.idmap() else { return Ok(()) };
+        let store = mount::mapped(&self.shared.dir, namespace)?;
+        let folder = |name: &str| fsys::open_root(Path::new(&format!("/proc/self/fd/{}/{name}", store.as_raw_fd())));
+        let (layers, work) = (folder("layers")?, folder("work")?);
+        let for_steps = ForSteps { ids, layers, work };
+        self.shared.for_steps.set(for_steps).map_err(|_| io::Error::other("the store serves steps already"))
     }
 
     /// Remove the least recently used layers that nobody holds until at most `bytes_max`
@@ -283,9 +328,22 @@ impl Shared {
         Ok(Chain { layers })
     }
 
+    fn mount_for_step(&self, for_steps: &ForSteps, lowers: &[String], work: &WorkDir) -> io::Result<OwnedFd> {
+        let name = work.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let active = rustix::fs::openat(&for_steps.work, name, flags, Mode::empty())?;
+        let layers = for_steps.layers.as_fd();
+        match mount::overlay(&mount::Overlay { layers, lowers, active: active.as_fd() }) {
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+            other => return other,
+        }
+        let namespace = for_steps.ids.idmap().ok_or_else(|| io::Error::other("there is no user namespace"))?;
+        mount::overlay_attached(&self.dir, namespace, lowers, &format!("work/{name}"))
+    }
+
     fn work_dir(&self) -> io::Result<WorkDir> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let work = WorkDir { path: self.dir.join("work").join(id.to_string()) };
+        let work = WorkDir { path: self.dir.join("work").join(id.to_string()), trash: self.trash.clone() };
         private_dir(&work.path)?;
         fs::create_dir(work.path.join("fs"))?;
         rustix::fs::chmod(work.path.join("fs"), Mode::from_raw_mode(0o755))?;
@@ -316,7 +374,7 @@ impl Chain {
 }
 
 impl Active {
-    fn begin(shared: &Arc<Shared>, chain: &Chain) -> io::Result<Active> {
+    fn begin(shared: &Arc<Shared>, chain: &Chain, for_steps: Option<&ForSteps>) -> io::Result<Active> {
         let work = shared.work_dir()?;
         fs::create_dir(work.path.join("work"))?;
         if let Some(top) = chain.layers.last() {
@@ -326,9 +384,30 @@ impl Active {
             [] => vec![EMPTY.to_owned()],
             layers => layers.iter().map(|layer| layer.id.to_string()).collect(),
         };
-        let active = fsys::open_root(&work.path)?;
-        let mount =
-            mount::overlay(&mount::Overlay { layers: shared.layers.as_fd(), lowers: &names, active: active.as_fd() })?;
+        let mount = match for_steps {
+            None => {
+                let active = fsys::open_root(&work.path)?;
+                mount::overlay(&mount::Overlay {
+                    layers: shared.layers.as_fd(),
+                    lowers: &names,
+                    active: active.as_fd(),
+                })?
+            }
+            Some(for_steps) => shared.mount_for_step(for_steps, &names, &work)?,
+        };
+        let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+        Ok(Active { shared: shared.clone(), below: chain.clone(), mount: Some(mount), root, work })
+    }
+
+    fn begin_apart(shared: &Arc<Shared>, chain: &Chain) -> io::Result<Active> {
+        let work = shared.work_dir()?;
+        let fs = work.path.join("fs");
+        if let Some(top) = chain.layers.last() {
+            copy_root(&top.path, &fs)?;
+        }
+        // No overlay: that would mark what is new as hiding what is below, where the layer is
+        // to add to it.
+        let mount = fsys::open_root(&fs)?;
         let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
         Ok(Active { shared: shared.clone(), below: chain.clone(), mount: Some(mount), root, work })
     }
@@ -338,6 +417,11 @@ impl Active {
     /// host's files), and do not canonicalise it.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The directory of the host's that holds what was written, and nothing else.
+    pub fn upper(&self) -> PathBuf {
+        self.work.path.join("fs")
     }
 
     /// The root as a directory descriptor.
@@ -356,7 +440,7 @@ impl Active {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        if let Err(error) = self.trash.throw(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "remove a snapshot's work folder");
         }
     }

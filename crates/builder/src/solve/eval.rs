@@ -109,6 +109,8 @@ pub(super) struct CopyOp {
     /// `--exclude`, expanded.
     pub(super) exclude: Vec<String>,
     pub(super) unpack: bool,
+    /// `--link`.
+    pub(super) link: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -555,8 +557,8 @@ impl<'a> Eval<'a> {
         documents.iter().for_each(|(name, _)| created_by.push_str(&format!(" <<{name}")));
         created_by.push_str(&format!(" {written} # buildkit"));
         let shown = self.shown(instruction, false);
-        let (unpack, parents) = (copy.unpack, copy.parents);
-        let op = CopyOp { from, sources, documents, dest, chown, chmod, unpack, parents, exclude };
+        let (unpack, parents, link) = (copy.unpack, copy.parents, copy.link);
+        let op = CopyOp { from, sources, documents, dest, chown, chmod, unpack, parents, exclude, link };
         self.step(instruction, trigger, shown, Op::Copy(op));
         self.history(&created_by, true);
         Ok(())

@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-
 use super::eval::{CopyOp, Op, Step};
 use super::key::Key;
 use super::log::StepLog;
@@ -29,10 +28,15 @@ impl Crew<'_> {
     ) -> Result<Active, Stop> {
         let step = &plan.stage.steps[number];
         let snapshots = &self.site.engine.snapshots;
-        let active = snapshots.begin(below).map_err(|e| self.machine("mount the step's files", &e))?;
+        let active = match &step.op {
+            Op::Copy(copy) if copy.link => snapshots.begin_apart(below),
+            Op::Run(run) if !run.insecure => snapshots.begin_for_step(below),
+            _ => snapshots.begin(below),
+        };
+        let active = active.map_err(|e| self.machine("mount the step's files", &e))?;
         match &step.op {
             Op::Mkdir { path, user } => self.make_dir(step, &active, path, user)?,
-            Op::Copy(copy) => self.copy(step, copy, plan.copies[number].as_ref(), &active, from)?,
+            Op::Copy(copy) => self.copy(step, copy, plan.copies[number].as_ref(), &active, below, from)?,
             Op::Run(run) => self.run((plan, number), run, ready, &active, log)?,
         }
         Ok(active)
@@ -86,6 +90,7 @@ impl Crew<'_> {
         copy: &CopyOp,
         planned: Option<&Plan>,
         active: &Active,
+        below: &Chain,
         from: Option<&Chain>,
     ) -> Result<(), Stop> {
         let wrong = |error| match copy_error(self.site.source, step.span, error) {
@@ -93,6 +98,12 @@ impl Crew<'_> {
             error => Stop::Failed(error),
         };
         let chown = match &copy.chown {
+            // Names are those of the files below, also where the copy does not look at them.
+            Some(spec) if copy.link => {
+                let names = self.site.engine.snapshots.begin(below);
+                let names = names.map_err(|e| self.machine("mount the step's files", &e))?;
+                Some(user::lookup_owner(names.root(), spec).map_err(|e| self.refuse(step, e))?)
+            }
             Some(spec) => Some(user::lookup_owner(active.root(), spec).map_err(|e| self.refuse(step, e))?),
             None => None,
         };
@@ -118,7 +129,8 @@ impl Crew<'_> {
                     .map_err(|e| self.machine("write a here-document", &e))?;
                 let plan = Plan::resolve(folder.path(), &[name], &SelectOpts::default()).map_err(wrong)?;
                 let mode = copy.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
-                let opts = CopyOpts { chmod: Some(Chmod::from(mode)), unpack: false, keep_owner: false, ..opts.clone() };
+                let opts =
+                    CopyOpts { chmod: Some(Chmod::from(mode)), unpack: false, keep_owner: false, ..opts.clone() };
                 apply(&plan, &opts).map_err(wrong)?;
             }
         }

@@ -278,7 +278,9 @@ impl<'a> Planner<'a> {
             step.cancelled();
             return Err(BuildError::cancelled());
         }
-        let refuse = |message: String| self.source.error(&Fault::new(span, message));
+        // As the file has it.
+        let written = self.file.stages.iter().find(|stage| stage.span == span).map_or("", |stage| stage.base.as_str());
+        let refuse = |message: String| self.source.error(&Fault::new(span, message).at(written));
         match resolved {
             Ok(image) if image.layers.len() != image.config.rootfs.diff_ids.len() => {
                 let (layers, ids) = (image.layers.len(), image.config.rootfs.diff_ids.len());
@@ -607,6 +609,7 @@ pub(super) fn copy_flags(key: Key, copy: &CopyOp) -> Key {
         .option(copy.chown.as_deref())
         .option(copy.chmod.as_ref().map(Chmod::as_str))
         .flag(copy.unpack)
+        .flag(copy.link)
         .flag(copy.parents)
         .list(copy.exclude.iter().map(String::as_str))
         .list(copy.documents.iter().map(|(name, _)| name.as_str()))
@@ -623,6 +626,10 @@ pub(super) fn excluded(copy: &CopyOp) -> Option<Ignore> {
 pub(super) fn copy_error(source: &Source, span: Span, error: CopyError) -> BuildError {
     match error {
         CopyError::User(message) => source.error(&Fault::new(span, message)),
+        CopyError::Missing { pattern: ref word, .. } => {
+            let hint = "paths begin at the root of what is copied from, without what the ignore file hides";
+            source.error(&Fault::new(span, error.to_string()).at(word).hint(hint))
+        }
         CopyError::Cancelled => BuildError::cancelled(),
         CopyError::Io(error) => internal("copy files", &error),
     }

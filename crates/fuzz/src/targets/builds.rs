@@ -1,5 +1,6 @@
 //! What a build reads of a user's files: Dockerfiles, ignore files, archives.
 
+use portolan_builder::copy::Chmod;
 use portolan_builder::fuzzing as build;
 use portolan_types::ignore::Ignore;
 
@@ -53,6 +54,10 @@ pub(super) const DOCKERFILE: Target = Target {
         "SHELL [\"a\"]\n",
         "STOPSIGNAL 9\n",
         "RUN --mount=type=cache,target=/x ",
+        "COPY --parents --exclude=*.a --chmod=u=rwX ./a/./b /c\n",
+        "# check=skip=all;error=true\n",
+        "FROM --platform=$TARGETPLATFORM a as B\n",
+        "MAINTAINER x\n",
         "${a:-b}",
         "CMD ",
         "ENTRYPOINT ",
@@ -74,6 +79,84 @@ pub(super) const EXPANSION: Target = Target {
     },
     words: &["$a", "${a}", "${a:-", "${a:+", "${a:?x}", "${a#*", "${a%%", "${a/x/y}", "${a//", "}", "\\$", "'", "\""],
     bytes_max: 2_000,
+};
+
+/// The value of every variable on the first line, what follows `--mount=` after it.
+pub(super) const MOUNT: Target = Target {
+    name: "mount",
+    run: |input| {
+        let Some(text) = text(input) else { return };
+        let (value, mount) = two(text);
+        let (written, expanded) = build::mount(mount, value);
+        // Without variables, quotes and escapes both readings are one.
+        if !mount.contains(['$', '\\', '"', '\'']) {
+            assert_eq!(written, expanded);
+        }
+    },
+    words: &[
+        "type=",
+        "bind",
+        "cache",
+        "tmpfs",
+        "secret",
+        "ssh",
+        ",target=/a",
+        ",source=/b",
+        ",from=c",
+        ",id=d",
+        ",sharing=locked",
+        ",sharing=$S",
+        ",mode=0700",
+        ",uid=1",
+        ",gid=${G:-2}",
+        ",size=64m",
+        ",required",
+        ",readonly=false",
+        ",rw",
+        ",env=E",
+        "\"",
+        "\"\"",
+    ],
+    bytes_max: 1_000,
+};
+
+/// A file's mode on the first line, in octal, what follows `--chmod=` after it.
+pub(super) const MODE: Target = Target {
+    name: "mode",
+    run: |input| {
+        let Some(text) = text(input) else { return };
+        let (mode, chmod) = two(text);
+        let mode = u32::from_str_radix(mode, 8).unwrap_or(0o644);
+        let Ok(chmod) = chmod.parse::<Chmod>() else { return };
+        for is_dir in [false, true] {
+            assert!(chmod.apply(mode, is_dir) <= 0o7777, "only permission bits come out");
+        }
+        assert_eq!(chmod.as_str().parse(), Ok(chmod.clone()), "what was written is read again as itself");
+        if chmod.as_str().starts_with(|c: char| c.is_ascii_digit()) {
+            assert_eq!(chmod.apply(mode, false), chmod.apply(0, true), "a number is what it says");
+        }
+    },
+    words: &["u=rwX", ",go=rX", "a+x", "g=u", "+t", "u+s", "o-rwx", "=", "0755", "7777"],
+    bytes_max: 500,
+};
+
+/// What follows `# check=`.
+pub(super) const CHECKS: Target = Target {
+    name: "checks",
+    run: |input| {
+        let Some(text) = text(input) else { return };
+        let error = build::checks(text);
+        if error == Some(true) {
+            assert!(text.contains("error"));
+        }
+        // The directive takes what is read alone, and nothing else.
+        if !text.contains(['\n', '\r']) && !text.trim().is_empty() {
+            let file = format!("# check={text}\nFROM a\n");
+            assert_eq!(build::dockerfile(file.as_bytes()).is_ok(), build::checks(text.trim()).is_some());
+        }
+    },
+    words: &["skip=", "error=", "experimental=", "all", "true", "false", ";", ",", "StageNameCasing"],
+    bytes_max: 500,
 };
 
 /// The path on the first line, the patterns after it.

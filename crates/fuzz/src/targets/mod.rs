@@ -56,6 +56,9 @@ pub const ALL: &[&Target] = &[
     &directory::GRAPH_PATH,
     &builds::DOCKERFILE,
     &builds::EXPANSION,
+    &builds::MOUNT,
+    &builds::MODE,
+    &builds::CHECKS,
     &builds::IGNORE,
     &builds::TAR,
 ];
