@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use portolan_types::terminal::harmless;
+
 use crate::error::{BuildError, ErrorKind};
 use crate::event::{Event, StepId, Stream};
 
@@ -12,7 +14,9 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 const TAIL_LINES: usize = 10;
 
 /// Turns [`Event`]s into plain lines in docker's shape (`#5 [2/4] RUN …`, `#5 0.412 out`,
-/// `#5 DONE 1.2s`). Lines come without their end; the log's owner adds it.
+/// `#5 DONE 1.2s`). Lines come without their end; the log's owner adds it. Nothing in them but
+/// colours is for a terminal to obey, whatever steps print: a log is read by others than those
+/// who wrote the Dockerfile.
 #[derive(Debug, Default)]
 pub struct Plain {
     steps: BTreeMap<StepId, Running>,
@@ -29,6 +33,8 @@ struct Running {
     partial: [Vec<u8>; 2],
     /// The last lines.
     tail: VecDeque<String>,
+    /// When it wrote last.
+    last: Duration,
 }
 
 impl Plain {
@@ -41,18 +47,21 @@ impl Plain {
     pub fn event(&mut self, event: &Event, line: &mut dyn FnMut(&str)) {
         match event {
             Event::StepStarted { step, title } => {
-                self.steps.insert(*step, Running { title: title.clone(), ..Running::default() });
-                self.line(*step, title, line);
+                // A here-document's command has many lines; its name is one.
+                let title = harmless(&title.replace('\n', " "), false).into_owned();
+                self.line(*step, &title, line);
+                self.steps.insert(*step, Running { title, ..Running::default() });
             }
             Event::Output { step, stream, bytes, at } => self.output(*step, *stream, bytes, *at, line),
-            Event::Note { step, text, .. } => self.line(*step, text, line),
+            Event::Note { step, text, .. } => self.line(*step, &clean(text), line),
             Event::Cached { step } => self.end(*step, Duration::ZERO, "CACHED", line),
             Event::Done { step, elapsed } => {
                 self.end(*step, *elapsed, &format!("DONE {:.1}s", elapsed.as_secs_f64()), line);
             }
             Event::Failed { step, message } => {
-                self.flush(*step, None, line);
-                self.line(*step, &format!("ERROR: {message}"), line);
+                let last = self.steps.get(step).map(|running| running.last).unwrap_or_default();
+                self.flush(*step, last, line);
+                self.line(*step, &clean(&format!("ERROR: {message}")), line);
                 if let Some(running) = self.steps.remove(step)
                     && self.failed.is_none()
                 {
@@ -62,7 +71,7 @@ impl Plain {
             Event::Cancelled { step } => self.end(*step, Duration::ZERO, "CANCELED", line),
             Event::Warning { text } => {
                 self.gap(None, line);
-                line(&format!("WARNING: {text}"));
+                format!("WARNING: {text}").lines().for_each(|text| line(&harmless(text, false)));
             }
             Event::Exported { .. } => {}
         }
@@ -78,11 +87,11 @@ impl Plain {
             line("------");
         }
         if let Some(excerpt) = &error.excerpt {
-            excerpt.lines().for_each(&mut *line);
+            excerpt.lines().for_each(|text| line(&harmless(text, false)));
         }
         match error.kind {
             ErrorKind::Cancelled => line("ERROR: the build was cancelled"),
-            _ => line(&format!("ERROR: failed to build: {error}")),
+            _ => format!("ERROR: failed to build: {error}").lines().for_each(|text| line(&harmless(text, false))),
         }
     }
 
@@ -98,17 +107,21 @@ impl Plain {
 
     fn line(&mut self, step: StepId, text: &str, line: &mut dyn FnMut(&str)) {
         self.gap(Some(step), line);
-        line(format!("#{step} {text}").trim_end());
+        // Every line of a text says whose it is, or it could be taken for another's.
+        for text in text.split('\n') {
+            line(format!("#{step} {text}").trim_end());
+        }
     }
 
     fn end(&mut self, step: StepId, at: Duration, text: &str, line: &mut dyn FnMut(&str)) {
-        self.flush(step, Some(at), line);
+        self.flush(step, at, line);
         self.line(step, text, line);
         self.steps.remove(&step);
     }
 
     fn output(&mut self, step: StepId, stream: Stream, bytes: &[u8], at: Duration, line: &mut dyn FnMut(&str)) {
         let Some(running) = self.steps.get_mut(&step) else { return };
+        running.last = at;
         let partial = &mut running.partial[index(stream)];
         let mut complete = Vec::new();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
@@ -118,12 +131,12 @@ impl Plain {
             }
         }
         for text in complete {
-            self.output_line(step, &text, Some(at), line);
+            self.output_line(step, &text, at, line);
         }
     }
 
     /// What was written without a line's end at the end of a step.
-    fn flush(&mut self, step: StepId, at: Option<Duration>, line: &mut dyn FnMut(&str)) {
+    fn flush(&mut self, step: StepId, at: Duration, line: &mut dyn FnMut(&str)) {
         let Some(running) = self.steps.get_mut(&step) else { return };
         for text in std::mem::take(&mut running.partial) {
             if !text.is_empty() {
@@ -132,15 +145,12 @@ impl Plain {
         }
     }
 
-    fn output_line(&mut self, step: StepId, text: &[u8], at: Option<Duration>, line: &mut dyn FnMut(&str)) {
+    fn output_line(&mut self, step: StepId, text: &[u8], at: Duration, line: &mut dyn FnMut(&str)) {
         let text = String::from_utf8_lossy(text);
         let text = text.trim_end_matches(['\n', '\r']);
         // A progress bar that is drawn over itself: its last state.
         let text = text.rsplit('\r').next().unwrap_or(text);
-        let text = match at {
-            Some(at) => format!("{:.3} {text}", at.as_secs_f64()),
-            None => text.to_owned(),
-        };
+        let text = format!("{:.3} {}", at.as_secs_f64(), harmless(text, true));
         if let Some(running) = self.steps.get_mut(&step) {
             if running.tail.len() == TAIL_LINES {
                 running.tail.pop_front();
@@ -149,6 +159,11 @@ impl Plain {
         }
         self.line(step, &text, line);
     }
+}
+
+/// The same lines without what a terminal would obey.
+fn clean(text: &str) -> String {
+    text.lines().map(|text| harmless(text, false)).collect::<Vec<_>>().join("\n")
 }
 
 fn index(stream: Stream) -> usize {
@@ -214,7 +229,7 @@ mod tests {
 
             #3 1.500 two
             #3 1.500 done
-            #3 partial
+            #3 1.500 partial
             #3 ERROR: exit code: 1
 
             #4 CANCELED
@@ -223,12 +238,44 @@ mod tests {
             0.012 one
             1.500 two
             1.500 done
-            partial
+            1.500 partial
             ------
             Dockerfile:2
                2 | >>> RUN make
             ERROR: failed to build: Dockerfile:2: exit code: 1
         "#]]
         .assert_eq(&out);
+    }
+
+    #[test]
+    fn no_line_is_another_steps_and_none_commands_a_terminal() {
+        let mut plain = Plain::new();
+        let mut out = Vec::new();
+        let ms = Duration::from_millis;
+        let output = |stream, text: &[u8]| Event::Output { step: 1, stream, bytes: text.to_vec(), at: ms(5) };
+        for event in [
+            Event::StepStarted { step: 1, title: "[1/1] RUN <<EOF\n#2 DONE 1.0s\x1b[2J\nEOF".into() },
+            output(Stream::Stdout, b"\x1b]0;owned\x07a\x1b[31mred\n"),
+            output(Stream::Stderr, b"\xff\xfe\x08\n"),
+            output(Stream::Stdout, b"10%\r20%\r\n\n"),
+            output(Stream::Stdout, b"DONE 9.0s"),
+            Event::Note { step: 1, text: "a\n#2 [2/2] RUN x".into(), at: ms(6) },
+            Event::Failed { step: 1, message: "b\n#2 CACHED".into() },
+        ] {
+            plain.event(&event, &mut |text| out.push(text.to_owned()));
+        }
+        let expected = [
+            "#1 [1/1] RUN <<EOF #2 DONE 1.0s EOF",
+            "#1 0.005 a\x1b[31mred\x1b[0m",
+            "#1 0.005 \u{fffd}\u{fffd}",
+            "#1 0.005 20%",
+            "#1 0.005",
+            "#1 a",
+            "#1 #2 [2/2] RUN x",
+            "#1 0.005 DONE 9.0s",
+            "#1 ERROR: b",
+            "#1 #2 CACHED",
+        ];
+        assert_eq!(out, expected);
     }
 }

@@ -9,6 +9,7 @@
 
 mod content;
 mod images;
+mod meter;
 mod platforms;
 mod run;
 mod source;

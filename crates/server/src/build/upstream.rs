@@ -22,6 +22,7 @@ use portolan_types::{Digest, ImageRef, Platform, Reference, RepoName, limits, me
 
 use super::Shared;
 use super::images::choose;
+use super::meter::{Meters, counted};
 
 /// How long a registry may take to take a connection, in seconds.
 const CONNECT_SECS_MAX: u64 = 5;
@@ -69,7 +70,7 @@ impl Upstream<'_> {
         };
         let bytes: u64 = blobs.iter().map(|b| b.size).sum();
         note(&format!("pulling {image} ({platform}, {} blobs, {})", blobs.len(), megabytes(bytes)));
-        let fetched = self.blobs(&client, image, &blobs).await?;
+        let fetched = self.fetch(&client, image, &blobs, note).await?;
         note(&format!("pulled {} in {:.1}s", megabytes(fetched), begun.elapsed().as_secs_f64()));
         if let Some(target) = target
             && let Err(error) = self.keep(image, target, &pulled, &blobs).await
@@ -80,7 +81,7 @@ impl Upstream<'_> {
         Ok(pulled)
     }
 
-    async fn client(&self, host: &str) -> Result<RegistryClient, String> {
+    pub(super) async fn client(&self, host: &str) -> Result<RegistryClient, String> {
         let known = self.shared.upstreams.lock().get(host).cloned();
         if let Some(client) = known {
             return Ok(client);
@@ -118,7 +119,23 @@ impl Upstream<'_> {
     }
 
     /// Fetch what is not here yet; the bytes fetched.
-    async fn blobs(&self, client: &RegistryClient, image: &ImageRef, blobs: &[Descriptor]) -> Result<u64, String> {
+    pub(super) async fn blobs(
+        &self,
+        client: &RegistryClient,
+        image: &ImageRef,
+        blobs: &[Descriptor],
+    ) -> Result<u64, String> {
+        self.fetch(client, image, blobs, &|_| {}).await
+    }
+
+    /// The same, and tell `note` how far it is.
+    async fn fetch(
+        &self,
+        client: &RegistryClient,
+        image: &ImageRef,
+        blobs: &[Descriptor],
+        note: &dyn Fn(&str),
+    ) -> Result<u64, String> {
         let service = &self.shared.service;
         let holder = format!("base:{}/{}", image.host, image.repo);
         let digests: Vec<Digest> = blobs.iter().map(|b| b.digest).collect();
@@ -145,16 +162,19 @@ impl Upstream<'_> {
         }
         // In place before the content is, or the collector may take it for a leftover.
         service.hold_blobs(&holder, &digests, self.ctx.now.plus(KEEP)).await.map_err(failed)?;
-        stream::iter(wanted)
-            .map(|blob| async move {
+        let mut meters = Meters::default();
+        let wanted: Vec<_> =
+            wanted.into_iter().map(|blob| (blob, meters.add(blob.digest.to_string(), blob.size))).collect();
+        let fetching = stream::iter(wanted)
+            .map(|(blob, moved)| async move {
                 let (_, body) =
                     client.blob(&image.repo, &blob.digest).await.map_err(|e| format!("layer {}: {e}", blob.digest))?;
-                let stored = service.blobs.put(&blob.digest, body, blob.size).await;
+                let stored = service.blobs.put(&blob.digest, Box::pin(counted(body, moved)), blob.size).await;
                 stored.map_err(|e| format!("layer {}: {}", blob.digest, causes(&e)))
             })
             .buffer_unordered(PARALLEL_MAX)
-            .try_fold(0, |sum, n| async move { Ok(sum + n) })
-            .await
+            .try_fold(0, |sum, n| async move { Ok(sum + n) });
+        meters.during(note, fetching).await
     }
 
     /// Make the image one of this registry's.
