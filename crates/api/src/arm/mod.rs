@@ -3,6 +3,7 @@
 //! Objects are passed through as JSON where they are only shown, so that a server newer
 //! than the client loses nothing; the types here are what the client itself reads.
 
+mod agent;
 mod build_options;
 mod cache_rule;
 mod custom_domain;
@@ -19,6 +20,7 @@ use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::agent::{AgentAnswer, AgentQuestion, AgentQuestions};
 pub use self::extension::path_of;
 pub use self::registry::{Registry, RegistryProperties, RegistryRef, Sku};
 pub use self::build_options::{BuildLabel, BuildOptions, BuildSecret, BuildSource, BuildSsh};

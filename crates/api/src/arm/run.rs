@@ -171,7 +171,7 @@ impl ArmClient {
         self.request(Method::POST, &format!("{}/scheduleRun", self.registry_path(registry)), Some(&body)).await
     }
 
-    fn run_path(&self, registry: &RegistryRef, run: &str) -> String {
+    pub(super) fn run_path(&self, registry: &RegistryRef, run: &str) -> String {
         format!("{}/runs/{}", self.registry_path(registry), transport::segment(run))
     }
 

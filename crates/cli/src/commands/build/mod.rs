@@ -1,5 +1,6 @@
 //! `portolan acr build`: pack, send, schedule, follow the log.
 
+mod agents;
 mod args;
 mod options;
 mod result;
@@ -30,8 +31,9 @@ pub(super) async fn run(ctx: &Context, args: BuildArgs) -> Result<Output> {
     if let Some((name, _)) = chosen.contexts.first() {
         return Err(Failure::usage(format!("--build-context {name}: not supported")));
     }
-    if let Some((name, _)) = chosen.agents.first() {
-        return Err(Failure::usage(format!("--ssh {name}: an agent here cannot be asked")));
+    if let (Some((name, _)), true) = (chosen.agents.first(), args.no_wait) {
+        return Err(Failure::usage(format!("--ssh {name}: the agent here answers only while the build is followed"))
+            .hint(format!("leave --no-wait out, or give a key: --ssh {name}=FILE")));
     }
     let session = Session::open(&ctx.global)?;
     let interrupted = interrupted()?;
@@ -77,7 +79,12 @@ pub(super) async fn run(ctx: &Context, args: BuildArgs) -> Result<Output> {
         return Ok(Output::with_columns(shape::run(run), columns));
     }
     let voice = Voice::default();
-    let work = attend(ctx, &session, &registry, &id, &args, &voice);
+    let work = async {
+        tokio::select! {
+            output = attend(ctx, &session, &registry, &id, &args, &voice) => output,
+            never = agents::answer(&session, &registry, &id, &chosen.agents, &ctx.talk, &voice) => match never {},
+        }
+    };
     tokio::pin!(work);
     let output = tokio::select! {
         output = &mut work => output,
