@@ -46,6 +46,7 @@ pub mod lint;
 pub mod needs;
 mod parse;
 pub mod ports;
+pub mod remote;
 pub mod render;
 pub mod sbom;
 pub mod snapshot;
