@@ -189,6 +189,34 @@ fn results(top: i64, layer: Option<&CacheLayer>) -> Vec<ConfigResult> {
     usize::try_from(top).ok().map(|layer| ConfigResult { layer, created_at }).into_iter().collect()
 }
 
+/// One cache of several: the images of one build for several platforms.
+pub fn merge(caches: &[&Exported]) -> Result<Exported, String> {
+    let mut all = Exported::default();
+    let mut config = Config::default();
+    for cache in caches {
+        let part: Config = serde_json::from_slice(&cache.config).map_err(|e| format!("read the build cache: {e}"))?;
+        let (layers, records) = (config.layers.len(), config.records.len());
+        let shift = i64::try_from(layers).unwrap_or(i64::MAX);
+        config.layers.extend(part.layers.into_iter().map(|layer| ConfigLayer {
+            parent: if layer.parent < 0 { -1 } else { layer.parent.saturating_add(shift) },
+            ..layer
+        }));
+        config.records.extend(part.records.into_iter().map(|mut record| {
+            record.results.iter_mut().for_each(|result| result.layer += layers);
+            record.inputs.iter_mut().flatten().for_each(|input| input.link += records);
+            record
+        }));
+        for blob in &cache.layers {
+            if !all.layers.iter().any(|known| known.digest == blob.digest) {
+                all.layers.push(blob.clone());
+            }
+        }
+        all.steps += cache.steps;
+    }
+    all.config = serde_json::to_vec(&config).map_err(|e| format!("write the build cache: {e}"))?;
+    Ok(all)
+}
+
 /// Read a cache configuration: the engine's own step records, by cache key, for a
 /// [`StepCache`](crate::ports::StepCache). `layers` are those that the manifest names; a
 /// record of another layer is left out, and so is one of another builder. Fails with a
@@ -326,6 +354,20 @@ mod tests {
         assert_eq!(keys, wanted);
         // Twice the same, so that what one build unpacked the next one finds.
         assert_eq!(read, read_config(&cache.config, &cache.layers).unwrap());
+    }
+
+    #[test]
+    fn caches_of_two_platforms_are_one() {
+        let mut writer = Writer::default();
+        let base = writer.base(&key("other base"), &[layer("b3")]);
+        writer.step(&key("four"), base, &layer("l1"));
+        let other = writer.finish().unwrap();
+        let both = merge(&[&written(), &other]).unwrap();
+        assert_eq!((both.layers.len(), both.steps), (6, 4));
+        let read = |cache: &Exported| read_config(&cache.config, &cache.layers).unwrap();
+        let mut apart = read(&written());
+        apart.extend(read(&other));
+        assert_eq!(read(&both), apart);
     }
 
     #[test]

@@ -60,13 +60,25 @@ pub use cancel::Cancel;
 pub use context::BuildContext;
 pub use error::{BuildError, ErrorKind};
 pub use event::Event;
-pub use exec::StepLimits;
+pub use exec::{DefaultNetwork, DiskLimits, StepLimits, UserNs};
 
 /// Platforms of one build.
 pub const PLATFORMS_MAX: usize = 16;
 
 /// What the folders of cache mounts may take up unless it is said otherwise.
 const CACHES_BYTES_USUAL: u64 = 10 << 30;
+
+/// Whether steps get user namespaces, in which their root is nobody on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// Where the machine can; where it cannot, the reason is in the log of the server.
+    #[default]
+    Auto,
+    /// An engine does not open where the machine cannot.
+    Required,
+    /// No.
+    Off,
+}
 
 /// How an engine is set up. See [`EngineConfig::new`] for the usual values.
 #[derive(Clone, Debug)]
@@ -82,6 +94,10 @@ pub struct EngineConfig {
     pub parallel_max: usize,
     /// What one step may use.
     pub limits: StepLimits,
+    /// What steps may take of the disk.
+    pub disk: DiskLimits,
+    /// What steps can reach, where the Dockerfile does not say.
+    pub network: DefaultNetwork,
     /// Where QEMU's static user-mode emulators are, for steps on another processor's images.
     pub emulators_dir: PathBuf,
     /// Bytes that the folders of cache mounts may take up, of all tenants together.
@@ -91,6 +107,13 @@ pub struct EngineConfig {
     /// Whether `RUN --security=insecure` is allowed. Whoever may build can then do anything
     /// to the machine.
     pub allow_insecure: bool,
+    /// Whether steps get user namespaces.
+    pub user_namespace: UserNamespace,
+    /// Whether a step's programs may get rights that who starts them has not (`sudo`).
+    pub new_privileges: bool,
+    /// An OCI runtime (`runc`, `crun`) that makes the sandboxes of steps; `None` for the
+    /// engine's own.
+    pub runtime: Option<PathBuf>,
     /// What nobody outside knows: it goes into the keys of steps that depend on secret build
     /// arguments, so that no key tells anything about one. Servers that share a step cache
     /// share it.
@@ -106,10 +129,15 @@ impl EngineConfig {
             step_command: vec!["/proc/self/exe".into(), "build-run".into()],
             parallel_max: EngineConfig::parallel_usual(),
             limits: StepLimits::default(),
+            disk: DiskLimits::default(),
+            network: DefaultNetwork::Host,
             emulators_dir: "/usr/bin".into(),
             caches_bytes_max: CACHES_BYTES_USUAL,
             allow_host_network: false,
             allow_insecure: false,
+            user_namespace: UserNamespace::default(),
+            new_privileges: false,
+            runtime: None,
             key_salt: Secret::new([0; 32]),
         }
     }
@@ -161,8 +189,9 @@ pub struct BuildRequest {
     pub cache_export: CacheExport,
     /// What to find out about the image.
     pub attest: Attest,
-    /// Annotations for the image's manifest, which then is OCI's: Docker's has none.
-    pub annotations: Vec<(String, String)>,
+    /// Annotations for the image's manifest, which then is OCI's: Docker's has none. The last
+    /// of a key counts.
+    pub annotations: Vec<Annotation>,
     /// Write OCI's media types also where Docker's would do: for an image that gets into an
     /// OCI index.
     pub oci_types: bool,
@@ -176,6 +205,17 @@ pub struct CacheExport {
     pub registry: Option<bool>,
     /// The records of the image's own layers in its configuration (`type=inline`).
     pub inline: bool,
+}
+
+/// An annotation of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// Whose image it is for; `None`: every platform's.
+    pub platform: Option<Platform>,
+    /// Its key: `org.opencontainers.image.source`.
+    pub key: String,
+    /// Its value.
+    pub value: String,
 }
 
 /// What to find out about an image beside building it.
@@ -216,6 +256,11 @@ impl BuildRequest {
         let args = self.build_args.iter().filter(|(name, _)| self.secret_args.contains(name));
         let args = args.map(|(_, value)| value.as_bytes());
         args.chain(self.secrets.iter().map(|secret| secret.value.expose().as_slice()))
+    }
+
+    /// The `SOURCE_DATE_EPOCH` that holds, as far as it is one: a build fails over another.
+    pub fn epoch(&self) -> Option<Timestamp> {
+        self.epoch_secs().ok().flatten().map(Timestamp::from_unix_secs)
     }
 
     /// The `SOURCE_DATE_EPOCH` that holds: the option's, else the build argument's.
@@ -308,6 +353,8 @@ pub struct Engine {
     cache: Arc<dyn ports::StepCache>,
     imported: Option<Arc<dyn ports::StepCache>>,
     snapshots: Arc<snapshot::Store>,
+    /// The user namespaces of steps, if they get any.
+    userns: Option<Arc<UserNs>>,
     caches: caches::Caches,
     folders: Arc<AtomicU64>,
     /// Work that builds share while it goes on.
@@ -325,7 +372,8 @@ impl Engine {
         std::fs::create_dir_all(&config.state_dir)?;
         let snapshots = Arc::new(snapshot::Store::open(&config.state_dir.join("snapshots"), content.clone())?);
         let caches = caches::Caches::open(&config.state_dir.join("caches"), config.caches_bytes_max)?;
-        let engine = Engine { config, content, images, cache, imported: None, snapshots, caches, folders: Arc::default(), flights: Arc::default() };
+        let engine = Engine {
+            config, content, images, cache, imported: None, snapshots, userns: None, caches, folders: Arc::default(), flights: Arc::default() };
         // Behind the snapshots' lock, so nobody else is using these.
         exec::sweep(&engine.steps_dir())?;
         match std::fs::remove_dir_all(engine.scratch_root()) {
@@ -333,7 +381,42 @@ impl Engine {
             _ => {}
         }
         std::fs::create_dir_all(engine.steps_dir())?;
-        Ok(engine)
+        engine.settle_user_namespaces()
+    }
+
+    /// Have steps run in user namespaces, if that is wanted and this machine can: tried out.
+    fn settle_user_namespaces(mut self) -> io::Result<Engine> {
+        if self.config.user_namespace == UserNamespace::Off {
+            return Ok(self);
+        }
+        let tried = UserNs::open(&self.config.step_command).map_err(io::Error::other).and_then(|ids| {
+            let ids = Arc::new(ids);
+            self.snapshots.serve_steps(ids.clone())?;
+            let root = self.snapshots.begin_for_step(&snapshot::Chain::empty())?;
+            let config = exec::ExecConfig { userns: Some(ids.clone()), ..self.exec_config() };
+            exec::try_sandbox(&config, root.root())?;
+            Ok(ids)
+        });
+        match tried {
+            Ok(ids) => self.userns = Some(ids),
+            Err(error) if self.config.user_namespace == UserNamespace::Required => {
+                return Err(io::Error::new(error.kind(), format!("user namespaces for build steps: {error}")));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no user namespaces for build steps: root in a step is root on this machine, but for its capabilities");
+            }
+        }
+        Ok(self)
+    }
+
+    /// How steps are run.
+    fn exec_config(&self) -> exec::ExecConfig {
+        exec::ExecConfig {
+            userns: self.userns.clone(),
+            new_privileges: self.config.new_privileges,
+            runtime: self.config.runtime.clone(),
+            ..exec::ExecConfig::new(self.config.step_command.clone(), self.steps_dir())
+        }
     }
 
     /// The same engine, sharing all its state, with base images from elsewhere. A server
@@ -347,6 +430,7 @@ impl Engine {
             cache: self.cache.clone(),
             imported: self.imported.clone(),
             snapshots: self.snapshots.clone(),
+            userns: self.userns.clone(),
             caches: self.caches.clone(),
             folders: self.folders.clone(),
             flights: self.flights.clone(),

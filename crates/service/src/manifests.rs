@@ -212,6 +212,10 @@ impl Service {
         }
         let mut blobs: Vec<Digest> = view.blobs().map(|b| b.digest).collect();
         let mut manifests: Vec<Digest> = view.manifests().iter().map(|m| m.digest).collect();
+        // BuildKit's first form of a cache: an index whose children are layers.
+        if view.manifests().iter().any(|m| m.media_type == media_type::BUILDKIT_CACHE) {
+            blobs.append(&mut manifests);
+        }
         for list in [&mut blobs, &mut manifests] {
             list.sort_unstable();
             list.dedup();

@@ -14,6 +14,10 @@ pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// The empty JSON object, for artifacts without a configuration.
 pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// BuildKit's configuration of a build cache; the manifest or index that names it names layers.
+pub const BUILDKIT_CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
+/// An attestation in in-toto's form.
+pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// OCI artifact manifest of the 1.1 release candidates, still pushed by old clients.
 pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 /// Docker image manifest, version 2 schema 2.

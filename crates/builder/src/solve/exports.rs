@@ -35,12 +35,7 @@ fn unwritable(error: serde_json::Error) -> BuildError {
     BuildError::new(ErrorKind::Internal, format!("write the build cache: {error}"))
 }
 
-fn write(
-    planned: &Planned,
-    stages: &[StageDone],
-    epoch_secs: Option<i64>,
-    wanted: &dyn Fn(usize) -> bool,
-) -> Writer {
+fn write(planned: &Planned, stages: &[StageDone], epoch_secs: Option<i64>, wanted: &dyn Fn(usize) -> bool) -> Writer {
     let mut writer = Writer::new(epoch_secs);
     let mut ends: Vec<Option<Place>> = vec![None; planned.stages.len()];
     // Each after those it stands on.

@@ -109,7 +109,9 @@ fn assemble(
     }
 
     // Docker's media types, which every client reads; they have no word for zstd.
-    let plain = request.annotations.is_empty() && !request.oci_types;
+    let ours = request.annotations.iter().filter(|a| a.platform.as_ref().is_none_or(|p| p == platform));
+    let annotations: BTreeMap<String, String> = ours.map(|a| (a.key.clone(), a.value.clone())).collect();
+    let plain = annotations.is_empty() && !request.oci_types;
     let docker = plain && layers.iter().all(|layer| docker_layer(&layer.media_type).is_some());
     let (manifest_type, config_type) = match docker {
         true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
@@ -139,7 +141,7 @@ fn assemble(
         media_type: manifest_type.to_owned(),
         config: Descriptor::new(config_type, digest, bytes.len() as u64),
         layers,
-        annotations: request.annotations.iter().cloned().collect(),
+        annotations,
     };
     let manifest_bytes = serde_json::to_vec(&manifest).map_err(json)?;
     Ok(Built {

@@ -7,6 +7,7 @@ mod builds;
 mod caching;
 mod contexts;
 mod copying;
+mod hostile;
 mod kitchen;
 mod language;
 mod layers;

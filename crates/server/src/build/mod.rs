@@ -7,6 +7,9 @@
 //! and the manifest under every tag. There is no push. The file has no name: it goes
 //! when the run ends, however it ends.
 
+mod attest;
+mod cache;
+mod check;
 mod content;
 mod images;
 mod meter;
@@ -16,6 +19,7 @@ mod source;
 pub(crate) mod ssh;
 mod steps;
 pub(crate) mod stock;
+mod tell;
 mod upstream;
 
 use std::collections::HashMap;
@@ -27,7 +31,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use portolan_api::registry::RegistryClient;
-use portolan_builder::{Engine, EngineConfig, StepLimits};
+use portolan_builder::{DefaultNetwork, DiskLimits, Engine, EngineConfig, StepLimits};
 use portolan_service::Service;
 use portolan_types::Secret;
 use tokio::runtime::Handle;
@@ -44,6 +48,12 @@ pub struct BuildConfig {
     pub parallel_max: Option<usize>,
     /// What one step may use.
     pub limits: StepLimits,
+    /// Where emulators of other processors are.
+    pub emulators_dir: PathBuf,
+    /// What steps may take of the disk.
+    pub disk: DiskLimits,
+    /// What steps can reach.
+    pub network: DefaultNetwork,
     /// Bytes of content that step records may keep in the store.
     pub cache_bytes_max: u64,
     /// Bytes of build contexts' files to keep for the next build from the same folder.
@@ -65,6 +75,8 @@ const EVICT_EVERY: Duration = Duration::from_secs(15 * 60);
 pub struct Builds {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
+    /// Records of steps, of all registries.
+    steps: Arc<steps::StoreSteps>,
     runs_dir: PathBuf,
     /// What earlier contexts left.
     stock: Arc<stock::Shelves>,
@@ -91,6 +103,9 @@ impl Builds {
         std::fs::create_dir_all(&engine_dir).with_context(|| format!("make {}", engine_dir.display()))?;
         let mut engine = EngineConfig::new(engine_dir);
         engine.limits = config.limits;
+        engine.emulators_dir = config.emulators_dir;
+        engine.disk = config.disk;
+        engine.network = config.network;
         engine.caches_bytes_max = config.caches_bytes_max;
         engine.allow_host_network = config.allow_host_network;
         engine.allow_insecure = config.allow_insecure;
@@ -105,7 +120,7 @@ impl Builds {
         let content = Arc::new(content::StoreContent::new(service.blobs.clone(), runtime.clone()));
         let steps = steps::StoreSteps::open(&service, config.cache_bytes_max);
         let engine =
-            Arc::new(Engine::open(engine, content, Arc::new(NoImages), steps).context("open the build engine")?);
+            Arc::new(Engine::open(engine, content, Arc::new(NoImages), Arc::new(NoSteps)).context("open the build engine")?);
         tokio::spawn(evict(Arc::downgrade(&engine), config.snapshots_bytes_max));
         let stock = stock::Shelves::open(config.state_dir.join("stock"), config.contexts_bytes_max);
         let stock = Arc::new(stock.context("open what earlier build contexts left")?);
@@ -115,6 +130,7 @@ impl Builds {
         Ok(Builds {
             shared: Arc::new(Shared { service, runtime, upstreams: Mutex::default() }),
             engine,
+            steps,
             runs_dir,
             stock,
             relays: Arc::default(),
@@ -171,6 +187,25 @@ async fn evict(engine: Weak<Engine>, bytes_max: u64) {
             Err(error) => tracing::error!(%error, "remove build snapshots"),
         }
     }
+}
+
+/// Every build brings its registry's: [`steps::RegistrySteps`].
+struct NoSteps;
+
+impl portolan_builder::ports::StepCache for NoSteps {
+    fn get(&self, _: &portolan_types::Digest) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn put(&self, _: &portolan_types::Digest, _: &[u8]) {}
+}
+
+/// What an order says of caches and attestations, looked at before a run is made of it. The
+/// error is a sentence that names the option.
+pub(crate) fn check_options(options: &portolan_tasks::BuildOptions) -> Result<(), String> {
+    cache::Wishes::read(options)?;
+    attest::Wishes::read(options)?;
+    Ok(())
 }
 
 /// Every build brings its own: [`images::RunImages`].

@@ -15,6 +15,7 @@ use portolan_types::oci::{Descriptor, Index};
 use portolan_types::{Digest, Reference, RepoName, media_type};
 
 use super::Builds;
+use super::attest::Wishes;
 use super::run::Trouble;
 
 /// A manifest to store, with what it names.
@@ -53,25 +54,30 @@ pub(super) struct Package {
     /// What the tags name.
     pub(super) top: Document,
     /// Stored last, by digest: what names `top` or a part as its subject.
-    referrers: Vec<Document>,
+    pub(super) referrers: Vec<Document>,
 }
 
 impl Package {
     /// One image alone is itself; several, or one with `children` that belong into its index
-    /// (attestations as docker has them), become an index. `referrers` are stored beside it.
+    /// (attestations as docker has them), become an index, with the annotations that were
+    /// wished for.
     ///
     /// Errors: a sentence, when the index cannot be written.
-    pub(super) fn of(built: &[Built], children: Vec<Document>, referrers: Vec<Document>) -> Result<Package, String> {
+    pub(super) fn of(built: &[Built], children: Vec<Document>, wishes: &Wishes) -> Result<Package, String> {
         let mut parts: Vec<Document> = built.iter().map(Document::of).collect();
+        let alone = parts.len() + children.len() == 1;
+        for part in parts.iter_mut().filter(|_| !alone) {
+            wishes.describe(&mut part.descriptor);
+        }
         parts.extend(children);
         if parts.len() == 1
             && let Some(top) = parts.pop()
         {
-            return Ok(Package { parts, top, referrers });
+            return Ok(Package { parts, top, referrers: Vec::new() });
         }
         let descriptors: Vec<Descriptor> = parts.iter().map(|part| part.descriptor.clone()).collect();
-        let top = index(descriptors, BTreeMap::new())?;
-        Ok(Package { parts, top, referrers })
+        let top = index(descriptors, wishes.of_index.clone())?;
+        Ok(Package { parts, top, referrers: Vec::new() })
     }
 }
 
@@ -132,7 +138,7 @@ impl Builds {
                 done.map_err(|e| refused(&name.repo, e))?;
                 for part in &package.parts {
                     put(&name.repo, by_digest(part), part).await.map_err(|e| refused(name, e))?;
-                    if let Some(platform) = &part.descriptor.platform {
+                    if let Some(platform) = part.descriptor.platform.as_ref().filter(|p| p.os != "unknown") {
                         log.note(&format!("Stored {platform}: {}@{}", name.repo, part.descriptor.digest));
                     }
                 }
@@ -175,11 +181,11 @@ mod tests {
     fn one_image_is_itself_and_several_are_an_index() {
         let amd = built("linux/amd64", media_type::DOCKER_MANIFEST);
         let arm = built("linux/arm/v7", media_type::DOCKER_MANIFEST);
-        let alone = Package::of(std::slice::from_ref(&amd), Vec::new(), Vec::new()).unwrap();
+        let alone = Package::of(std::slice::from_ref(&amd), Vec::new(), &Wishes::default()).unwrap();
         assert!(alone.parts.is_empty());
         assert_eq!((alone.top.descriptor.digest, alone.top.blobs.len()), (amd.digest, 2));
 
-        let both = Package::of(&[amd.clone(), arm], Vec::new(), Vec::new()).unwrap();
+        let both = Package::of(&[amd.clone(), arm], Vec::new(), &Wishes::default()).unwrap();
         assert_eq!(both.parts.len(), 2);
         let index: serde_json::Value = serde_json::from_slice(&both.top.bytes).unwrap();
         assert_eq!(index["mediaType"], media_type::DOCKER_LIST);
@@ -190,7 +196,7 @@ mod tests {
 
         let mut more = Document::new(b"{}".to_vec(), media_type::OCI_MANIFEST, Vec::new());
         more.descriptor.annotations.insert("a".into(), "b".into());
-        let with = Package::of(&[amd], vec![more], Vec::new()).unwrap();
+        let with = Package::of(&[amd], vec![more], &Wishes::default()).unwrap();
         assert_eq!(with.top.descriptor.media_type, media_type::OCI_INDEX);
     }
 }

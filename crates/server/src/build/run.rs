@@ -7,8 +7,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use portolan_auth::access::{Principal, RoleMode};
 use portolan_builder::ports::BaseImage;
-use portolan_builder::render::Plain;
-use portolan_builder::{BuildContext, BuildRequest, BuildSecret, Built, Cancel, Engine, ErrorKind, SshForward};
+use portolan_builder::{BuildContext, BuildRequest, BuildSecret, Built, Cancel, Engine, SshForward};
 use portolan_service::{Ctx, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
@@ -16,9 +15,14 @@ use portolan_types::{ImageRef, Platform, Reference, Timestamp};
 use serde_json::json;
 
 use super::Builds;
+use super::check::check;
 use super::images::RunImages;
+use super::attest::{self, Attester, Facts};
+use super::cache::{self, Caches};
 use super::platforms::Package;
+use super::steps::RegistrySteps;
 use super::source::Source;
+use super::tell::Teller;
 
 impl Runner for Builds {
     fn run(&self, job: Job, log: RunLog, cancel: CancelFlag) -> BoxFuture<'_, Outcome> {
@@ -74,7 +78,10 @@ impl Builds {
                 stop.cancel();
             }
         }));
-        let begun = Instant::now();
+        let (begun, started) = (Instant::now(), ctx.now);
+        let options = &job.build.options;
+        let caching = cache::Wishes::read(options).map_err(Trouble::Order)?;
+        let attesting = attest::Wishes::read(options).map_err(Trouble::Order)?;
 
         let (agents, _relay) = super::ssh::agents(&self.relays, job).map_err(Trouble::Order)?;
         log.note("Downloading source code...");
@@ -90,11 +97,28 @@ impl Builds {
             cancel: cancel.clone(),
             found: Mutex::default(),
         });
-        let engine = self.engine.with_images(images.clone());
-        let request = request(job, source, agents);
+        let platforms = platforms(job);
+        let caches = Caches { shared: &self.shared, registry, ctx: &ctx };
+        let imported = caches.import(&caching, &platforms, log).await;
+        let steps = Arc::new(RegistrySteps::new(self.steps.clone(), registry.id, tenant(job, registry)));
+        let engine = self.engine.for_build(images.clone(), steps, imported);
+        let dockerfile = (source.dockerfile_name.clone(), source.dockerfile.clone());
+        let request = BuildRequest {
+            tenant: tenant(job, registry),
+            source_date_epoch: options.source_date_epoch,
+            cache_export: caching.export(),
+            attest: attesting.attest(),
+            annotations: attesting.annotations.clone(),
+            oci_types: attesting.attests(),
+            ..request(job, source, agents)
+        };
+        let reproducible = request.epoch();
+        if job.build.options.check {
+            let (log, stop) = (log.clone(), stop.clone());
+            return blocking(move || check(&engine, &request, &log, &stop)).await?.map(|()| Vec::new());
+        }
         let built = blocking({
             let (log, stop) = (log.clone(), stop.clone());
-            let platforms = platforms(job);
             move || build(&engine, &request, &platforms, &log, &stop)
         })
         .await??;
@@ -104,13 +128,18 @@ impl Builds {
 
         let mut stored = Vec::new();
         if job.build.push {
-            let package = Package::of(&built, Vec::new(), Vec::new()).map_err(Trouble::Server)?;
+            let attester = Attester { shared: &self.shared, registry, job };
+            let facts = Facts { source: None, dockerfile, started, finished: Timestamp::now(), reproducible };
+            let attached = attester.attest(&attesting, &built, &facts).await?;
+            let mut package = Package::of(&built, attached.children.clone(), &attesting).map_err(Trouble::Server)?;
+            package.referrers = attester.referrers(&attached, &package.top.descriptor).await?;
             let ours = job.lease.storing().await;
             if !ours.map_err(|e| Trouble::Server(format!("say that the image is being stored: {e}")))? {
                 return Err(Trouble::Stopped);
             }
             stored = self.store(job, registry, &ctx, &package, log).await?;
         }
+        caches.export(&caching, &built, log).await?;
         let secs = begun.elapsed().as_secs_f64();
         log.note(&format!("Step ID: build marked as successful (elapsed time in seconds: {secs:.6})"));
         dependencies(registry, &built, &images.found.lock(), &stored, log);
@@ -140,6 +169,16 @@ fn request(job: &Job, source: Source, ssh: Vec<SshForward>) -> BuildRequest {
     }
 }
 
+/// Whose steps a build shares: its registry's. Where roles are asked for each repository, its
+/// caller's: who may build one thing there may not see what comes of another.
+fn tenant(job: &Job, registry: &Registry) -> String {
+    match (registry.role_mode, job.build.caller) {
+        (RoleMode::Abac, Some(caller)) => format!("{}-{caller}", registry.id),
+        (RoleMode::Abac, None) => format!("{}-nobody", registry.id),
+        _ => registry.id.to_string(),
+    }
+}
+
 /// What to build for.
 fn platforms(job: &Job) -> Vec<Platform> {
     match job.build.options.platforms.as_slice() {
@@ -155,43 +194,11 @@ fn build(
     log: &RunLog,
     stop: &Cancel,
 ) -> Result<Vec<Built>, Trouble> {
-    let renderer = Mutex::new(Plain::new());
-    let built = engine.build_all(
-        request,
-        platforms,
-        &|event| {
-            // One lock for rendering and writing keeps a step's lines in order; the lines
-            // of one event go out together.
-            let mut lines = String::new();
-            let mut renderer = renderer.lock();
-            renderer.event(&event, &mut |line| {
-                lines.push_str(line);
-                lines.push('\n');
-            });
-            if !lines.is_empty() {
-                log.line(&lines);
-            }
-        },
-        stop,
-    );
-    built.map_err(|error| {
-        if error.kind == ErrorKind::Cancelled {
-            return Trouble::Stopped;
-        }
-        let mut lines = String::new();
-        renderer.lock().failed(&error, &mut |line| {
-            lines.push_str(line);
-            lines.push('\n');
-        });
-        log.line(&lines);
-        match error.kind {
-            ErrorKind::Internal => {
-                tracing::error!(error = error.message, "a build failed for a reason of ours");
-                Trouble::Server(error.message)
-            }
-            _ => Trouble::Order(error.message),
-        }
-    })
+    let teller = Teller::new(log);
+    let built = engine.build_all(request, platforms, &|event| teller.event(&event), stop);
+    let built = built.map_err(|error| teller.failed(error))?;
+    teller.warnings();
+    Ok(built)
 }
 
 /// What the image was built from, as ACR tells it at the end of a log: clients read it. The

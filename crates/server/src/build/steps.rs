@@ -1,6 +1,10 @@
 //! The engine's [`StepCache`]: records of steps done before, in the database, and leases
 //! that keep the layers they name from being collected.
 //!
+//! A record is of the registry whose build made it: [`RegistrySteps`] is what a build sees, and
+//! two registries that do the very same step have two records. What a step could see may have
+//! been secret, and that a step was done before tells of it.
+//!
 //! The engine reads records on its way to an answer, so nothing here makes it wait for the
 //! disk: a record put is visible at once from memory and written by a task of its own, in
 //! batches; that a record was used is noted in memory and written with the next batch.
@@ -41,9 +45,45 @@ const EVICTED_MAX: usize = 2_000;
 pub(super) struct StoreSteps {
     meta: Meta,
     /// Put, and not yet in the database.
-    waiting: Mutex<HashMap<Digest, Arc<[u8]>>>,
+    waiting: Mutex<HashMap<Digest, Waiting>>,
     used: Mutex<HashSet<Digest>>,
     put: mpsc::Sender<Digest>,
+}
+
+/// A record on its way into the database, and whose it is.
+#[derive(Clone)]
+struct Waiting {
+    registry: i64,
+    record: Arc<[u8]>,
+}
+
+/// The step records of one registry.
+pub(super) struct RegistrySteps {
+    steps: Arc<StoreSteps>,
+    registry: i64,
+    /// Who shares them: the registry, or one of its callers.
+    tenant: String,
+}
+
+impl RegistrySteps {
+    pub(super) fn new(steps: Arc<StoreSteps>, registry: i64, tenant: String) -> RegistrySteps {
+        RegistrySteps { steps, registry, tenant }
+    }
+
+    /// The key in the whole cache.
+    fn key(&self, key: &Digest) -> Digest {
+        Digest::of(format!("steps of {} {key}", self.tenant).as_bytes())
+    }
+}
+
+impl StepCache for RegistrySteps {
+    fn get(&self, key: &Digest) -> Option<Vec<u8>> {
+        self.steps.get(&self.key(key))
+    }
+
+    fn put(&self, key: &Digest, record: &[u8]) {
+        self.steps.put(self.registry, &self.key(key), record);
+    }
 }
 
 impl StoreSteps {
@@ -59,7 +99,7 @@ impl StoreSteps {
 
     /// Write one waiting record down, and hold on to what it names.
     async fn write(&self, service: &Service, key: Digest, now: Timestamp) -> Result<(), Error> {
-        let Some(record) = self.waiting.lock().get(&key).cloned() else { return Ok(()) };
+        let Some(Waiting { registry, record }) = self.waiting.lock().get(&key).cloned() else { return Ok(()) };
         let mut held = Vec::new();
         let mut bytes = 0;
         for digest in digests(&record) {
@@ -70,9 +110,9 @@ impl StoreSteps {
         }
         service.hold_blobs(&holder(&key), &held, now.plus(KEEP)).await?;
         let row = record.clone();
-        self.meta.write(move |tx| step::put(tx, &key, &row, bytes, now).map_err(Error::from)).await?;
+        self.meta.write(move |tx| step::put(tx, registry, &key, &row, bytes, now).map_err(Error::from)).await?;
         let mut waiting = self.waiting.lock();
-        if waiting.get(&key).is_some_and(|newest| Arc::ptr_eq(newest, &record)) {
+        if waiting.get(&key).is_some_and(|newest| Arc::ptr_eq(&newest.record, &record)) {
             waiting.remove(&key);
         }
         Ok(())
@@ -91,6 +131,10 @@ impl StoreSteps {
             }
         }
         self.meta.write(move |tx| step::touch(tx, &used, now).map_err(Error::from)).await?;
+        let orphans = self.meta.read(|tx| step::orphans(tx, EVICTED_MAX).map_err(Error::from)).await?;
+        for key in orphans {
+            self.forget(service, key, now).await?;
+        }
         let (mut records, mut bytes) = self.meta.read(|tx| step::totals(tx).map_err(Error::from)).await?;
         let oldest = self.meta.read(|tx| step::oldest(tx, EVICTED_MAX).map_err(Error::from)).await?;
         for old in oldest {
@@ -98,20 +142,21 @@ impl StoreSteps {
             if !unused && records <= RECORDS_MAX && bytes <= bytes_max {
                 break;
             }
-            let key = old.key;
-            self.meta.write(move |tx| step::delete(tx, &key).map_err(Error::from)).await?;
-            service.release_blobs(&holder(&key), now).await?;
+            self.forget(service, old.key, now).await?;
             records = records.saturating_sub(1);
             bytes = bytes.saturating_sub(old.bytes);
         }
         Ok(())
     }
-}
 
-impl StepCache for StoreSteps {
+    async fn forget(&self, service: &Service, key: Digest, now: Timestamp) -> Result<(), Error> {
+        self.meta.write(move |tx| step::delete(tx, &key).map_err(Error::from)).await?;
+        service.release_blobs(&holder(&key), now).await
+    }
+
     fn get(&self, key: &Digest) -> Option<Vec<u8>> {
-        if let Some(record) = self.waiting.lock().get(key) {
-            return Some(record.to_vec());
+        if let Some(waiting) = self.waiting.lock().get(key) {
+            return Some(waiting.record.to_vec());
         }
         let wanted = *key;
         let found = self.meta.read_blocking(move |tx| step::get(tx, &wanted));
@@ -128,12 +173,12 @@ impl StepCache for StoreSteps {
         }
     }
 
-    fn put(&self, key: &Digest, record: &[u8]) {
+    fn put(&self, registry: i64, key: &Digest, record: &[u8]) {
         if record.len() > RECORD_BYTES_MAX {
             tracing::warn!(bytes = record.len(), "a step record is too large to keep");
             return;
         }
-        self.waiting.lock().insert(*key, record.into());
+        self.waiting.lock().insert(*key, Waiting { registry, record: record.into() });
         if self.put.try_send(*key).is_err() {
             self.waiting.lock().remove(key);
             tracing::warn!("too many step records are waiting to be written; one is dropped");
@@ -180,7 +225,7 @@ fn holder(key: &Digest) -> String {
 }
 
 /// Every digest in a record, each once.
-fn digests(record: &[u8]) -> Vec<Digest> {
+pub(super) fn digests(record: &[u8]) -> Vec<Digest> {
     fn walk(value: &serde_json::Value, found: &mut Vec<Digest>) {
         match value {
             serde_json::Value::String(text) => {
@@ -237,8 +282,8 @@ mod tests {
         service.blobs.put(&layer, body, 100).await.unwrap();
         let record = serde_json::json!({"layer": {"digest": layer}, "diffId": Digest::of(b"tar")}).to_string();
         let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
-        steps.put(&old, record.as_bytes());
-        steps.put(&new, record.as_bytes());
+        steps.put(registry, &old, record.as_bytes());
+        steps.put(registry, &new, record.as_bytes());
         assert_eq!(get(&steps, old).await.as_deref(), Some(record.as_bytes()), "visible before it is written");
 
         let start = Timestamp::now();

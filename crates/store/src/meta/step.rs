@@ -1,5 +1,8 @@
 //! Records of build steps done before, by cache key.
 //!
+//! A record is of one registry, and the key says of which: its writer makes it from the
+//! registry and the engine's own key. The column is for what is done with all records of one.
+//!
 //! A record is the engine's own; what it needs kept in the blob store is held by leases
 //! that its writer takes and gives back (`gc`). Rows are evicted oldest use first.
 
@@ -13,13 +16,14 @@ pub fn get(tx: &mut dyn Tx, key: &Digest) -> Result<Option<Vec<u8>>> {
     one(tx, "SELECT record FROM step_cache WHERE key = ?1", &[key.into()], |row| row.bytes(0))
 }
 
-/// Keep a record in place of the one under the same key. `bytes`: size of the content it
-/// keeps alive.
-pub fn put(tx: &mut dyn Tx, key: &Digest, record: &[u8], bytes: u64, now: Timestamp) -> Result<()> {
+/// Keep a record of a registry in place of the one under the same key. `bytes`: size of the
+/// content it keeps alive.
+pub fn put(tx: &mut dyn Tx, registry: i64, key: &Digest, record: &[u8], bytes: u64, now: Timestamp) -> Result<()> {
     tx.execute(
-        "INSERT INTO step_cache (key, record, bytes, last_used) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) \
-         DO UPDATE SET record = excluded.record, bytes = excluded.bytes, last_used = excluded.last_used",
-        &[key.into(), record.into(), bytes.into(), now.into()],
+        "INSERT INTO step_cache (key, record, bytes, last_used, registry) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (key) DO UPDATE SET record = excluded.record, bytes = excluded.bytes, \
+         last_used = excluded.last_used, registry = excluded.registry",
+        &[key.into(), record.into(), bytes.into(), now.into(), registry.into()],
     )?;
     Ok(())
 }
@@ -56,6 +60,12 @@ pub fn oldest(tx: &mut dyn Tx, limit: usize) -> Result<Vec<StepInfo>> {
     all(tx, sql, &[limit.into()], |row| {
         Ok(StepInfo { key: row.digest(0)?, bytes: row.uint(1)?, last_used: row.time(2)? })
     })
+}
+
+/// Records of registries that are gone, at most `limit`.
+pub fn orphans(tx: &mut dyn Tx, limit: usize) -> Result<Vec<Digest>> {
+    let sql = "SELECT key FROM step_cache WHERE registry <> 0 AND registry NOT IN (SELECT id FROM registry) LIMIT ?1";
+    all(tx, sql, &[limit.into()], |row| row.digest(0))
 }
 
 /// Forget a record; false when there was none.

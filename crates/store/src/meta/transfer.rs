@@ -76,7 +76,7 @@ tables! {
     run_image [registry, seq, n] repo tag digest / 500;
     run_event [seq] registry run status at / 500;
     object [key] kind registry size created expires / 500;
-    step_cache [key] record bytes last_used / 32;
+    step_cache [key] record bytes last_used registry / 32;
     management_lock [scope_key, key] scope name level notes created updated / 500;
     activity [seq] at correlation caller operation status resource detail / 100;
     operation [id] kind scope_key scope principal detail status code message created ended leased_until / 100;

@@ -181,7 +181,7 @@ fn fill(tx: &mut dyn Tx) -> Result<()> {
     let log = Object { key: "logs/1".into(), kind: "log".into(), registry: 1, size: Some(3), expires: None };
     object::insert(tx, &log, T)?;
     object::put_block(tx, "logs/1", "block", 3)?;
-    step::put(tx, &Digest::of(b"step"), b"record", 7, T)?;
+    step::put(tx, 1, &Digest::of(b"step"), b"record", 7, T)?;
     cache_rule::put(tx, 1, &rule())?;
     Ok(())
 }

@@ -27,13 +27,6 @@ const EPOCH_SECS_MAX: u64 = 253_402_300_799;
 /// Options that are written down and read, but that no build heeds yet.
 const NOT_YET: &[&str] = &[
     "contexts",
-    "cacheFrom",
-    "cacheTo",
-    "provenance",
-    "sbom",
-    "annotations",
-    "sourceDateEpoch",
-    "check",
 ];
 
 /// Read the options of an order. One platform alone is given back beside them: it is the run's
@@ -73,6 +66,7 @@ pub(super) fn read(value: Option<Value>) -> Result<(BuildOptions, Option<Platfor
             _ => return Err(unknown("buildOptions", &name)),
         }
     }
+    crate::build::check_options(&options).map_err(|why| invalid(format!("buildOptions: {why}")))?;
     let single = match options.platforms.len() {
         1 => options.platforms.pop(),
         _ => None,
