@@ -11,14 +11,19 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
+
+use crate::cancel::Cancel;
 
 /// How many links a path may go through, as the kernel has it.
 const LINKS_MAX: usize = 40;
 /// How deep a directory tree may be. The kernel has no such limit; a recursion here has.
 pub(crate) const DEPTH_MAX: usize = 1_000;
+/// Folders that removing keeps open at one time.
+const REMOVE_DEPTH_MAX: usize = 64;
 /// The longest list of attribute names and the longest value that Linux allows.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
@@ -229,15 +234,31 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Remove `name` in `dir`, with everything under it; nothing there is fine.
+/// Remove `name` in `dir`, with everything under it; nothing there is fine. However deep it
+/// is and however much is in it: what lies deep is moved up first, beside `name`.
 pub(crate) fn remove_all(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    remove_all_at_depth(dir, name, 0)
+    remove_all_until(dir, name, &Cancel::new())
 }
 
-fn remove_all_at_depth(dir: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
-    if depth > DEPTH_MAX {
-        return Err(io::Error::other("a directory tree is too deep"));
+/// The same, until told to stop; then the rest is left.
+pub(crate) fn remove_all_until(dir: BorrowedFd<'_>, name: &OsStr, stop: &Cancel) -> io::Result<()> {
+    let mut todo = vec![name.to_owned()];
+    while let Some(name) = todo.pop() {
+        remove_at_depth((dir, &mut todo, stop), dir, &name, 0)?;
     }
+    Ok(())
+}
+
+/// `top` is where to move what is deep, and what was moved.
+fn remove_at_depth(
+    top: (BorrowedFd<'_>, &mut Vec<OsString>, &Cancel),
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    depth: usize,
+) -> io::Result<()> {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let (top, moved, stop) = top;
+    stop.check()?;
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -248,18 +269,35 @@ fn remove_all_at_depth(dir: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::R
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
+    if depth >= REMOVE_DEPTH_MAX {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let aside = OsString::from(format!(".deep-{}-{serial}", std::process::id()));
+        rustix::fs::renameat(dir, name, top, &aside)?;
+        moved.push(aside);
+        return Ok(());
+    }
     let inner = rustix::fs::openat(
         dir,
         name,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    for child in names(inner.as_fd())? {
-        remove_all_at_depth(inner.as_fd(), &child, depth + 1)?;
-    }
-    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
+    // Not all names at once: there may be millions. Reading goes on after what was removed.
+    loop {
+        let mut found = false;
+        for entry in rustix::fs::Dir::read_from(&inner)? {
+            let entry = entry?;
+            let child = entry.file_name();
+            if !matches!(child.to_bytes(), b"." | b"..") {
+                found = true;
+                remove_at_depth((top, moved, stop), inner.as_fd(), OsStr::from_bytes(child.to_bytes()), depth + 1)?;
+            }
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) if found => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -5,20 +5,21 @@
 //! [`crate::drain`].
 
 use std::fs::{File, TryLockError};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portolan_auth::{Authority, MasterKey};
-use portolan_builder::StepLimits;
+use portolan_builder::exec::network::{self, Gate, Policy};
+use portolan_builder::{DefaultNetwork, DiskLimits, StepLimits};
 use portolan_service::gc::Graces;
 use portolan_service::tiers::Tiers;
 use portolan_service::{Service, ServiceConfig};
-use portolan_store::blob::{Blobs, Measured};
+use portolan_store::blob::{BlobStats, Blobs, Measured};
 use portolan_store::meta::{Meta, PostgresConfig};
-use portolan_tasks::{Tasks, TasksConfig};
+use portolan_tasks::{Tasks, TasksConfig, TurnLimits};
 use portolan_types::limits::RUN_SECS_MAX;
 use portolan_types::{Secret, Timestamp};
 use tokio::sync::Semaphore;
@@ -34,7 +35,7 @@ use crate::http::rate::Rates;
 use crate::issuers::Issuers;
 use crate::listen::{self, Listener, Peers};
 use crate::seal::RunSeal;
-use crate::settings::Settings;
+use crate::settings::{BuildNetwork, Settings};
 use crate::sink::{LogTarget, Sink};
 use crate::tls::Tls;
 use crate::{background, bootstrap, files, maintenance};
@@ -113,44 +114,14 @@ impl Server {
         let tls = Arc::new(Tls::open(&settings, https, now)?);
         let ca_file = tls.ca_file();
 
-        let blobs = open_blobs(&settings).await?;
-        let measured = Measured::new(blobs, crate::storage::name(&settings));
-        let (blob_stats, blobs): (_, Arc<dyn Blobs>) = (measured.stats(), Arc::new(measured));
         let public = public_authority(&settings, https);
-        let config = ServiceConfig {
-            server: Some(files::name_of(&data).context("name this server")?),
-            region: settings.region.clone(),
-            domain: settings.domain.as_ref().map(|d| d.0.clone()),
-            other_authorities: other_authorities(&public, https, http),
-            public_authority: public.clone(),
-            uploads_max: usize::try_from(settings.uploads_max.0).unwrap_or(usize::MAX),
-            uploads_per_identity_max: usize::try_from(settings.uploads_per_identity_max.0).unwrap_or(usize::MAX),
-            manifest_bytes_max: usize::try_from(settings.manifest_bytes_max.0).unwrap_or(usize::MAX),
-            blob_bytes_max: settings.layer_bytes_max.0,
-            graces: graces(&settings),
-            tiers: tiers(&settings),
-            private_networks: settings.private_networks.clone(),
-            directory_token_lifetime: settings.token_directory_secs.secs(),
-            refresh_token_lifetime: settings.token_refresh_secs.secs(),
-            access_token_lifetime: settings.token_access_secs.secs(),
-            sign_in: crate::sign_in::config(&settings)?,
-        };
-        let seal = Arc::new(RunSeal(authority.clone()));
-        // First the rules: they refuse a master key that is not this database's.
-        let service = Service::open(meta.clone(), blobs.clone(), authority, config).await;
-        let service = Arc::new(service.map_err(hinted).context("open the registry's rules")?);
-        let runs = TasksConfig { alone: !meta.is_shared(), ..TasksConfig::default() };
-        let tasks = Tasks::open(meta, blobs, seal, runs).await.context("open the queue of runs")?;
+        let Core { service, tasks, blob_stats } = open_core(&settings, meta, authority, https, http).await?;
 
         let url = format!("https://{public}");
         let bootstrap = data.join("bootstrap.json");
         bootstrap::ensure(&service, &bootstrap, &url, ca_file.clone(), now).await?;
 
-        let builds = tokio::task::spawn_blocking({
-            let (service, config) = (service.clone(), build_config(&settings));
-            move || Builds::open(service, config)
-        });
-        let builds = builds.await.context("set up builds")??;
+        let builds = open_builds(&settings, &service, &public, https).await?;
 
         tls.serve_hosts(&service);
         let app = Arc::new(App {
@@ -171,8 +142,7 @@ impl Server {
             drain: Drain::new(),
             metrics: Arc::new(Metrics::new()),
         });
-        let workers = usize::try_from(app.settings.build_parallel_max.0).unwrap_or(usize::MAX);
-        app.tasks.start_workers(workers, Arc::new(builds));
+        app.tasks.start_workers(if app.settings.build_here { slots(&app.settings) } else { 0 }, Arc::new(builds));
         let timers = background::start(&app, &tls);
         let connections_max = usize::try_from(app.settings.connections_max.0).unwrap_or(usize::MAX);
         let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
@@ -266,8 +236,91 @@ impl RunningServer {
     }
 }
 
+/// What a server and a worker have in common: the rules over an open store, and its runs.
+pub(crate) struct Core {
+    pub(crate) service: Arc<Service>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) blob_stats: Arc<BlobStats>,
+}
+
+/// Open the blob store, the rules and the queue over `meta`, for a server that listens there.
+pub(crate) async fn open_core(
+    settings: &Settings,
+    meta: Meta,
+    authority: Arc<Authority>,
+    https: SocketAddr,
+    http: Option<SocketAddr>,
+) -> anyhow::Result<Core> {
+    let blobs = open_blobs(settings).await?;
+    let measured = Measured::new(blobs, crate::storage::name(settings));
+    let (blob_stats, blobs): (_, Arc<dyn Blobs>) = (measured.stats(), Arc::new(measured));
+    let public = public_authority(settings, https);
+    let config = ServiceConfig {
+        server: Some(files::name_of(&settings.data).context("name this server")?),
+        region: settings.region.clone(),
+        domain: settings.domain.as_ref().map(|d| d.0.clone()),
+        other_authorities: other_authorities(&public, https, http),
+        public_authority: public,
+        uploads_max: usize::try_from(settings.uploads_max.0).unwrap_or(usize::MAX),
+        uploads_per_identity_max: usize::try_from(settings.uploads_per_identity_max.0).unwrap_or(usize::MAX),
+        manifest_bytes_max: usize::try_from(settings.manifest_bytes_max.0).unwrap_or(usize::MAX),
+        blob_bytes_max: settings.layer_bytes_max.0,
+        graces: graces(settings),
+        tiers: tiers(settings),
+        private_networks: settings.private_networks.clone(),
+        directory_token_lifetime: settings.token_directory_secs.secs(),
+        refresh_token_lifetime: settings.token_refresh_secs.secs(),
+        access_token_lifetime: settings.token_access_secs.secs(),
+        sign_in: crate::sign_in::config(settings)?,
+    };
+    let seal = Arc::new(RunSeal(authority.clone()));
+    // First the rules: they refuse a master key that is not this database's.
+    let service = Service::open(meta.clone(), blobs.clone(), authority, config).await;
+    let service = Arc::new(service.map_err(hinted).context("open the registry's rules")?);
+    let runs = TasksConfig {
+        alone: !meta.is_shared(),
+        queue_max: u64::from(settings.build_queue_max.0),
+        queue_registry_max: u64::from(settings.build_queue_registry_max.0),
+        running: TurnLimits {
+            total_max: u64::from(settings.build_total_max),
+            registry_max: u64::from(settings.build_registry_max),
+        },
+        lease_secs: u64::from(settings.build_lost_secs.0),
+        attempts_max: u64::from(settings.build_attempts_max.0),
+        name: worker_name(settings),
+        ..TasksConfig::default()
+    };
+    let tasks = Tasks::open(meta, blobs, seal, runs).await.context("open the queue of runs")?;
+    Ok(Core { service, tasks, blob_stats })
+}
+
+/// What this process is called in logs of builds.
+pub(crate) fn worker_name(settings: &Settings) -> String {
+    match settings.build_worker_name.as_str() {
+        "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Builds at one time on this machine.
+pub(crate) fn slots(settings: &Settings) -> usize {
+    usize::try_from(settings.build_parallel_max.0).unwrap_or(usize::MAX)
+}
+
+/// Set builds up. `public` is what clients call the servers, `at` where one of them listens.
+pub(crate) async fn open_builds(
+    settings: &Settings,
+    service: &Arc<Service>,
+    public: &str,
+    at: SocketAddr,
+) -> anyhow::Result<Builds> {
+    let network = build_network(settings, public, at)?;
+    let (service, config) = (service.clone(), build_config(settings, network));
+    tokio::task::spawn_blocking(move || Builds::open(service, config)).await.context("set up builds")?
+}
+
 /// A refusal of the rules, with what to try.
-fn hinted(e: portolan_service::Error) -> anyhow::Error {
+pub(crate) fn hinted(e: portolan_service::Error) -> anyhow::Error {
     match e.hint.clone() {
         Some(hint) => anyhow::anyhow!("{}; hint: {hint}", e.message),
         None => e.into(),
@@ -371,7 +424,7 @@ fn tiers(settings: &Settings) -> Tiers {
 }
 
 /// A token from a file: its first line.
-fn token_of(path: &Path) -> anyhow::Result<Secret<String>> {
+pub(crate) fn token_of(path: &Path) -> anyhow::Result<Secret<String>> {
     let at = || format!("{} (setting metrics_token_file)", path.display());
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", at()))?;
     let token = text.lines().next().unwrap_or_default().trim();
@@ -381,8 +434,45 @@ fn token_of(path: &Path) -> anyhow::Result<Secret<String>> {
     Ok(Secret::new(token.to_owned()))
 }
 
+/// What build steps can reach. `public` is what clients call this server, `https` where it
+/// listens. Takes a few milliseconds.
+fn build_network(settings: &Settings, public: &str, https: SocketAddr) -> anyhow::Result<DefaultNetwork> {
+    let own = || {
+        let (name, port) = match public.rsplit_once(':') {
+            Some((name, port)) if !name.contains(':') => (name, port.parse().unwrap_or(https.port())),
+            _ => (public, 443),
+        };
+        let local = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            other => other,
+        };
+        let gate = Gate { name: name.to_ascii_lowercase(), port, to: SocketAddr::new(local(https.ip()), https.port()) };
+        DefaultNetwork::Own(Arc::new(Policy {
+            allow: settings.build_network_allow.0.clone(),
+            deny: settings.build_network_deny.0.clone(),
+            gates: vec![gate],
+            name_servers: Vec::new(),
+        }))
+    };
+    Ok(match settings.build_network {
+        BuildNetwork::Host => DefaultNetwork::Host,
+        BuildNetwork::None => DefaultNetwork::None,
+        wanted => match (network::probe(), wanted) {
+            (Ok(()), _) => own(),
+            (Err(reason), BuildNetwork::Own) => {
+                bail!("build steps cannot have networks of their own (setting build_network): {reason}")
+            }
+            (Err(reason), _) => {
+                tracing::warn!(%reason, "build steps cannot have networks of their own: they share the network of this machine (setting build_network)");
+                DefaultNetwork::Host
+            }
+        },
+    })
+}
+
 /// How builds are set up.
-fn build_config(settings: &Settings) -> BuildConfig {
+fn build_config(settings: &Settings, network: DefaultNetwork) -> BuildConfig {
     BuildConfig {
         state_dir: settings.data.join("build"),
         step_command: None,
@@ -392,7 +482,17 @@ fn build_config(settings: &Settings) -> BuildConfig {
             pids_max: Some(u64::from(settings.build_pids_max.0)),
             cpus: (settings.build_cpus_max > 0).then(|| f64::from(settings.build_cpus_max)),
             secs_max: Some(RUN_SECS_MAX),
+            output_bytes_max: Some(settings.build_output_bytes_max.0),
+            io_bytes_per_sec_max: Some(settings.build_io_bytes_per_sec_max.0).filter(|n| *n > 0),
         },
+        disk: DiskLimits {
+            step_bytes_max: Some(settings.build_step_bytes_max.0),
+            step_files_max: Some(u64::from(settings.build_step_files_max.0)),
+            build_bytes_max: Some(settings.build_bytes_max.0),
+            free_bytes_min: Some(settings.build_free_bytes_min.0),
+        },
+        network,
+        emulators_dir: settings.build_emulators_dir.clone(),
         cache_bytes_max: settings.build_cache_bytes_max.0,
         contexts_bytes_max: settings.build_contexts_bytes_max.0,
         snapshots_bytes_max: settings.build_snapshots_bytes_max.0,
@@ -403,7 +503,7 @@ fn build_config(settings: &Settings) -> BuildConfig {
 }
 
 /// Host and port by which clients reach the server.
-fn public_authority(settings: &Settings, https: SocketAddr) -> String {
+pub(crate) fn public_authority(settings: &Settings, https: SocketAddr) -> String {
     if let Some(address) = &settings.public_address {
         return address.as_str().to_owned();
     }

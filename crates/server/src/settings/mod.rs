@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 pub use table::{ALL, Settings};
 pub use values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
-    Positive, ProxyHeader, SecretText, TierChanges, Value,
+    BlobPlace, BuildNetwork, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 
 /// The flags of `portolan serve`.

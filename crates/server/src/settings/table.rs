@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use portolan_types::IpNet;
 
 use super::values::{
-    BlobPlace, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
-    Positive, ProxyHeader, SecretText, TierChanges, Value,
+    BlobPlace, BuildNetwork, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};
@@ -341,8 +341,28 @@ settings! {
         managed_identity_addresses: IdentityAddresses = "";
     }
     "Builds" {
-        /// Builds that run at the same time.
+        /// Builds that run at the same time on this machine.
         build_parallel_max: Positive = "2";
+        /// Whether this server carries out builds itself. Without, only `portolan worker` processes on the same
+        /// database do.
+        build_here: bool = "true";
+        /// What this process is called where people read who carries out a build; the machine's name if empty.
+        build_worker_name: String = "";
+        /// Builds that run at the same time on all machines together; 0 for no limit.
+        build_total_max: u32 = "0";
+        /// Builds of one registry that run at the same time on all machines together; 0 for no limit.
+        build_registry_max: u32 = "0";
+        /// Builds that may wait at one time. More are refused.
+        build_queue_max: Positive = "1000";
+        /// Builds of one registry that may wait at one time.
+        build_queue_registry_max: Positive = "500";
+        /// After how many seconds a machine that carries out a build and is not heard of counts as lost. Its build
+        /// is begun anew elsewhere.
+        build_lost_secs: Positive = "30";
+        /// How often a build is begun whose machine is lost each time, before it ends as failed.
+        build_attempts_max: Positive = "3";
+        /// The folder with QEMU's static user-mode emulators (`qemu-aarch64-static`), for images of other processors.
+        build_emulators_dir: PathBuf = "/usr/bin";
         /// Steps of one build that run at the same time, where stages do not need each other; 0 for two for each
         /// processor, at least 8.
         build_steps_parallel_max: u32 = "0";
@@ -368,5 +388,29 @@ settings! {
         build_cpus_max: u32 = "0";
         /// Processes of one build step.
         build_pids_max: Positive = "4096";
+        /// What one build step reads from and writes to the disk of the data folder in a second, each way; 0 for
+        /// no limit.
+        build_io_bytes_per_sec_max: ByteSize = "0";
+        /// Bytes of the files that one build step writes.
+        build_step_bytes_max: ByteSize = "20GiB";
+        /// Files, folders and links that one build step makes.
+        build_step_files_max: Positive = "2000000";
+        /// Bytes of the files that all steps of a build write.
+        build_bytes_max: ByteSize = "60GiB";
+        /// What stays free of the disk of the data folder: a build step that writes when there is less is ended.
+        build_free_bytes_min: ByteSize = "1GiB";
+        /// What one build step may print; the rest is thrown away.
+        build_output_bytes_max: ByteSize = "64MiB";
+        /// The network of build steps. `own`: each step has a network of its own, out of which it reaches over TCP
+        /// what the next two settings let it; `host`: what this machine reaches, services on its loopback address
+        /// included; `none`: nothing; `auto`: `own` where the kernel can, else `host`, with a warning.
+        build_network: BuildNetwork = "auto";
+        /// What build steps do not reach from a network of their own: networks, addresses and names, each with or
+        /// without ports, and the words `host` (all addresses of this machine), `metadata` (link-local addresses,
+        /// and where clouds tell machines their secrets), `private` (private networks) and `*` (everything).
+        build_network_deny: Reach = "host, metadata";
+        /// What build steps reach although it is denied, written in the same way. With `*` denied it is all they
+        /// reach. Names hold for the addresses that the step got by asking for them.
+        build_network_allow: Reach = "";
     }
 }

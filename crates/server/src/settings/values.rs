@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use portolan_builder::exec::network::Rule;
 use portolan_service::tiers::{LimitKind, Tier};
 use portolan_store::blob::BlobConfig;
 use portolan_types::{IpNet, Secret};
@@ -294,6 +295,54 @@ impl Value for IdentityAddresses {
         all.map(|text| one(text).or_else(|()| not(text, "ADDRESS=CLIENT-ID"))).collect::<Result<_, _>>().map(Self)
     }
     fn from_toml(value: &toml::Value) -> Result<IdentityAddresses, String> {
+        match value {
+            toml::Value::Array(all) => {
+                let texts: Option<Vec<&str>> = all.iter().map(toml::Value::as_str).collect();
+                texts.map_or_else(|| not("the array", Self::KIND), |texts| Self::parse(&texts.join(",")))
+            }
+            toml::Value::String(text) => Self::parse(text),
+            other => not(&other.to_string(), Self::KIND),
+        }
+    }
+}
+
+/// What build steps can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildNetwork {
+    /// As `own` where the kernel can, else as `host`.
+    Auto,
+    /// A network of their own, out of which they reach what they may.
+    Own,
+    /// What this machine reaches.
+    Host,
+    /// Nothing.
+    None,
+}
+
+impl Value for BuildNetwork {
+    const KIND: &'static str = "auto, own, host or none";
+    fn parse(text: &str) -> Result<BuildNetwork, String> {
+        match text {
+            "auto" => Ok(BuildNetwork::Auto),
+            "own" => Ok(BuildNetwork::Own),
+            "host" => Ok(BuildNetwork::Host),
+            "none" => Ok(BuildNetwork::None),
+            _ => not(text, Self::KIND),
+        }
+    }
+}
+
+/// What on the network is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach(pub Vec<Rule>);
+
+impl Value for Reach {
+    const KIND: &'static str = "a list of networks, addresses and names, with or without ports (`10.0.0.0/8, *.example.com:443, host, metadata, private, *`)";
+    fn parse(text: &str) -> Result<Reach, String> {
+        let all = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        all.map(str::parse).collect::<Result<_, _>>().map(Reach)
+    }
+    fn from_toml(value: &toml::Value) -> Result<Reach, String> {
         match value {
             toml::Value::Array(all) => {
                 let texts: Option<Vec<&str>> = all.iter().map(toml::Value::as_str).collect();
