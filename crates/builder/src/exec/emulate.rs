@@ -70,8 +70,8 @@ pub struct Emulator {
 /// What a registrar has to do.
 #[derive(Debug, Serialize, Deserialize)]
 struct Charge {
-    /// Whose user namespace to enter.
-    pid: i32,
+    /// Whose user namespace to enter; `None` when the step process is in it already.
+    pid: Option<i32>,
     line: String,
 }
 
@@ -185,13 +185,13 @@ impl Drop for Registrar {
     }
 }
 
-/// Register the emulator for the processes in the user namespace of `pid`. The error is a
-/// sentence.
-pub(super) fn register(emulator: &Emulator, pid: Pid) -> Result<Registrar, String> {
+/// Register the emulator for the processes in the user namespace of `pid`, which is this
+/// process's own when `in_user_ns` says that this one made one. The error is a sentence.
+pub(super) fn register(emulator: &Emulator, pid: Pid, in_user_ns: bool) -> Result<Registrar, String> {
     let failed = |error: io::Error| format!("register {}: {error}", emulator.program.display());
-    if fs::read_link("/proc/self/ns/user").map_err(failed)?
-        == fs::read_link(format!("/proc/{}/ns/user", pid.as_raw_nonzero())).map_err(failed)?
-    {
+    let own = fs::read_link("/proc/self/ns/user").map_err(failed)?
+        == fs::read_link(format!("/proc/{}/ns/user", pid.as_raw_nonzero())).map_err(failed)?;
+    if own && !in_user_ns {
         return Err(format!(
             "{} has to be registered with the kernel: builds of this server have no user namespace, in which it \
              could be done for the step alone; hint: on Debian and Ubuntu `apt-get install binfmt-support \
@@ -199,7 +199,7 @@ pub(super) fn register(emulator: &Emulator, pid: Pid) -> Result<Registrar, Strin
             emulator.program.display()
         ));
     }
-    let charge = Charge { pid: pid.as_raw_nonzero().get(), line: emulator.line.clone() };
+    let charge = Charge { pid: if own { None } else { Some(pid.as_raw_nonzero().get()) }, line: emulator.line.clone() };
     let charge = serde_json::to_string(&charge).map_err(|error| failed(error.into()))?;
     let (mine, its) = UnixStream::pair().map_err(failed)?;
     let child = Command::new("/proc/self/exe")
@@ -255,10 +255,12 @@ fn registered(charge: &str) -> Result<File, String> {
     let text = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {}", io::Error::from(error));
     let charge: Charge = serde_json::from_str(charge).map_err(|error| format!("read the charge: {error}"))?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(text("die with the step process"))?;
-    let namespace = File::open(format!("/proc/{}/ns/user", charge.pid))
-        .map_err(|error| format!("open the step's user namespace: {error}"))?;
-    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::User))
-        .map_err(text("enter the step's user namespace"))?;
+    if let Some(pid) = charge.pid {
+        let namespace = File::open(format!("/proc/{pid}/ns/user"))
+            .map_err(|error| format!("open the step's user namespace: {error}"))?;
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::User))
+            .map_err(text("enter the step's user namespace"))?;
+    }
     unshare_mounts().map_err(text("make a mount namespace"))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(text("keep mounts private"))?;

@@ -7,36 +7,32 @@
 //! first process's id, and waits for its end or for the engine's: when the socket closes,
 //! because the engine was killed, the step is killed too.
 
-use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
-use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use oci_spec::runtime::Spec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change, mount_remount, move_mount,
-    unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsmount, fsopen, mount, mount_change, mount_remount, move_mount, unmount,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use rustix::thread::UnshareFlags;
 
+use super::builtin::Builtin;
 use super::emulate;
+use super::runc::Runc;
 use super::spec;
-use super::wire::{self, GO, Job, JobMount, Report};
+use super::userns;
+use super::wire::{self, GO, Job, JobMount, MAPPED, Order, Report};
 
 /// Where this process's own file system goes. It covers the cgroups on purpose: the engine
 /// looks after those itself, and libcontainer is to find none.
-const BASE: &str = "/sys/fs/cgroup";
+pub(super) const BASE: &str = "/sys/fs/cgroup";
 /// How often something is unmounted from one place.
 const STACKED_MOUNTS_MAX: usize = 8;
 /// Exit status of a step process that could not report.
@@ -67,25 +63,21 @@ fn take_socket() -> io::Result<UnixStream> {
 }
 
 fn step(socket: &UnixStream) -> Result<(), String> {
-    let (job, descriptors) = match wire::receive::<Job>(socket) {
-        Ok(Some(message)) => message,
+    let (job, descriptors) = match wire::receive::<Order>(socket) {
+        Ok(Some((Order::Run(job), descriptors))) => (*job, descriptors),
+        Ok(Some((Order::Hold, _))) => return hold(socket).map_err(|error| error.to_string()),
         Ok(None) => return Ok(()),
         Err(error) => return Err(format!("read the step: {error}")),
     };
-    let mut container =
-        prepare(&job, descriptors).map_err(|error| format!("prepare the sandbox: {error}")).and_then(|()| {
-            let executor = Program { argv: job.argv.clone(), env: job.env.clone() };
-            ContainerBuilder::new("step".to_owned(), SyscallType::default())
-                .with_executor(executor)
-                .with_root_path(Path::new(BASE).join("state"))
-                .map(|builder| builder.as_init(BASE).with_systemd(false).with_detach(false))
-                .and_then(|builder| builder.build())
-                .map_err(|error| format!("make the sandbox: {}", causes(&error)))
-        })?;
-    let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw())).ok_or("the sandbox has no process")?;
+    prepare(socket, &job, descriptors).map_err(|error| format!("prepare the sandbox: {error}"))?;
+    let mut sandbox: Box<dyn Sandbox> = match &job.runtime {
+        None => Box::new(Builtin::create(&job)?),
+        Some(runtime) => Box::new(Runc::create(runtime)?),
+    };
+    let pid = sandbox.pid();
     let init = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("open the sandbox's process: {error}"))?;
-    let registrar = job.emulator.as_ref().map(|emulator| emulate::register(emulator, pid)).transpose();
-    let result = registrar.and_then(|_registrar| attend(socket, &mut container, pid, init));
+    let registrar = job.emulator.as_ref().map(|emulator| emulate::register(emulator, pid, job.userns)).transpose();
+    let result = registrar.and_then(|_registrar| attend(socket, &mut *sandbox, pid, init));
     if result.is_err() {
         // It may still be waiting to be started.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -98,13 +90,16 @@ fn step(socket: &UnixStream) -> Result<(), String> {
     Ok(())
 }
 
+/// A sandbox that stands, with a first process that waits.
+pub(super) trait Sandbox {
+    /// The first process.
+    fn pid(&self) -> Pid;
+    /// Let it become the step's program. The error is a sentence.
+    fn start(&mut self) -> Result<(), String>;
+}
+
 /// Start the program when told to, kill it when told to, and wait for its end.
-fn attend(
-    socket: &UnixStream,
-    container: &mut libcontainer::container::Container,
-    pid: Pid,
-    init: OwnedFd,
-) -> Result<Option<Report>, String> {
+fn attend(socket: &UnixStream, sandbox: &mut dyn Sandbox, pid: Pid, init: OwnedFd) -> Result<Option<Report>, String> {
     let failed = |error: io::Error| format!("attend the step: {error}");
     wire::send(socket, &Report::Created(pid.as_raw_nonzero().get()), &[]).map_err(failed)?;
     let mut listening = true;
@@ -135,9 +130,7 @@ fn attend(
             let mut byte = [0u8];
             let n = rustix::net::recv(socket, &mut byte, rustix::net::RecvFlags::empty()).map_or(0, |(n, _)| n);
             match byte {
-                [GO] if n == 1 && !killed => {
-                    container.start().map_err(|error| format!("start the step: {}", causes(&error)))?
-                }
+                [GO] if n == 1 && !killed => sandbox.start().map_err(|error| format!("start the step: {error}"))?,
                 _ => {
                     listening = n == 1;
                     killed = true;
@@ -150,7 +143,7 @@ fn attend(
 }
 
 /// A namespace for mounts, a file system in memory, the root attached in it, the bundle.
-fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
     unshare_mounts()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(|error| match error {
         // Neither this nor the change of root works where / is a plain folder.
@@ -164,6 +157,17 @@ fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
             break;
         }
     }
+    let sys = if job.userns && job.network { Some(sysfs()?) } else { None };
+    if job.userns {
+        userns::unshare(UnshareFlags::NEWNS)?;
+        wire::send(socket, &Report::Unshared, &[])?;
+        let mut byte = [0u8];
+        let n = rustix::net::recv(socket, &mut byte, rustix::net::RecvFlags::empty()).map(|(n, _)| n)?;
+        if n != 1 || byte != [MAPPED] {
+            return Err(io::Error::other("the build was cancelled"));
+        }
+        userns::become_root()?;
+    }
     mount("tmpfs", BASE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0700,size=16m"))?;
     let base = PathBuf::from(BASE);
     let root = base.join("root");
@@ -176,7 +180,8 @@ fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
     };
     let missing = || io::Error::other("a mount came without its descriptor");
     attach(descriptors.next().ok_or_else(missing)?, &root)?;
-    if job.lock_devices {
+    // In a user namespace nobody makes devices, so those in an image are not the step's.
+    if job.lock_devices || job.userns {
         mount_remount(&root, MountFlags::BIND | MountFlags::NODEV, c"")?;
     }
     let binds = job.mounts.iter().filter(|mount| matches!(mount, JobMount::Bind { .. }));
@@ -205,9 +210,38 @@ fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         // After the owner: a change of owner takes bits away.
         rustix::fs::chmod(&path, Mode::from_raw_mode(*mode))?;
     }
+    let sys = match sys {
+        Some(sys) => {
+            let to = base.join("sys");
+            fs::create_dir(&to)?;
+            attach(sys, &to)?;
+            Some(format!("{BASE}/sys"))
+        }
+        None => None,
+    };
     let at = |what: &'static str| move |i: usize| format!("{BASE}/{what}{i}");
-    let spec = spec::spec(job, &format!("{BASE}/root"), at("bind"), at("file"), at("secret"));
+    let spec = spec::spec(job, &format!("{BASE}/root"), at("bind"), at("file"), at("secret"), sys.as_deref())?;
     fs::write(base.join("config.json"), serde_json::to_vec(&spec)?)
+}
+
+/// `/sys` of the network that the step is in. A user namespace may only mount the one of a
+/// network that belongs to it.
+fn sysfs() -> io::Result<OwnedFd> {
+    let fs = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Make a user namespace and stay in it until the engine has seen it.
+fn hold(socket: &UnixStream) -> io::Result<()> {
+    userns::unshare(UnshareFlags::empty())?;
+    wire::send(socket, &Report::Unshared, &[])?;
+    let _ = rustix::net::recv(socket, &mut [0u8], rustix::net::RecvFlags::empty())?;
+    Ok(())
 }
 
 #[allow(
@@ -217,86 +251,4 @@ fn prepare(job: &Job, descriptors: Vec<OwnedFd>) -> io::Result<()> {
 fn unshare_mounts() -> io::Result<()> {
     // SAFETY: NEWNS leaves the descriptor table alone, and this process has one thread.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?)
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
-}
-
-/// The last act inside the sandbox: become the step's program.
-#[derive(Clone)]
-struct Program {
-    argv: Vec<String>,
-    env: Vec<(String, String)>,
-}
-
-impl Executor for Program {
-    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let (code, sentence) = match self.become_program() {
-            Err(failure) => failure,
-            Ok(never) => match never {},
-        };
-        let _ = rustix::io::write(io::stderr(), format!("{sentence}\n").as_bytes());
-        std::process::exit(code)
-    }
-
-    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        // Runs in the sandbox's first process, which waits for its start after this. Should
-        // the step process be killed by itself, that one is to die with it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|error| ExecutorValidationError::ArgValidationError(error.to_string()))
-    }
-
-    fn setup_envs(&self, _: std::collections::HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The environment goes with the call that starts the program.
-        Ok(())
-    }
-}
-
-impl Program {
-    /// Only comes back with a shell's status and a sentence.
-    fn become_program(&self) -> Result<Infallible, (i32, String)> {
-        let name = self.argv.first().map(String::as_str).unwrap_or_default();
-        let path = if name.contains('/') {
-            PathBuf::from(name)
-        } else {
-            self.search(name).ok_or_else(|| (127, format!("exec {name}: executable file not found in $PATH")))?
-        };
-        let error = Command::new(&path)
-            .arg0(name)
-            .args(self.argv.iter().skip(1))
-            .env_clear()
-            .envs(self.env.iter().map(|(key, value)| (key, value)))
-            .exec();
-        let (code, reason) = match Errno::from_io_error(&error) {
-            Some(Errno::NOENT) => (127, "no such file or directory".to_owned()),
-            Some(Errno::NOTDIR) => (127, "not a directory".to_owned()),
-            Some(Errno::ACCESS) => (126, "permission denied".to_owned()),
-            Some(Errno::NOEXEC) => (126, "exec format error".to_owned()),
-            Some(Errno::TOOBIG) => (126, "argument list too long".to_owned()),
-            _ => (126, error.to_string()),
-        };
-        Err((code, format!("exec {name}: {reason}")))
-    }
-
-    fn search(&self, name: &str) -> Option<PathBuf> {
-        use std::os::unix::fs::PermissionsExt;
-        if name.is_empty() {
-            return None;
-        }
-        let path = self.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str())?;
-        path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name)).find(|file| {
-            fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-        })
-    }
 }

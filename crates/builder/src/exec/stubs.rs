@@ -17,7 +17,10 @@ use crate::fsys;
 
 /// What was made, in the order it was made.
 #[derive(Debug, Default)]
-pub(super) struct Stubs(Vec<Stub>);
+pub(super) struct Stubs {
+    made: Vec<Stub>,
+    owner: u32,
+}
 
 #[derive(Debug)]
 struct Stub {
@@ -29,6 +32,11 @@ struct Stub {
 }
 
 impl Stubs {
+    /// Stubs that belong to `owner`, a user and group of the host: the step's root.
+    pub(super) fn of(owner: u32) -> Stubs {
+        Stubs { made: Vec::new(), owner }
+    }
+
     /// Make sure that `target` is there, as a directory or a file, and say where it really
     /// is: every link followed. `None` when something of the other kind is in its place.
     pub(super) fn place(&mut self, root: BorrowedFd<'_>, target: &str, dir: bool) -> io::Result<Option<PathBuf>> {
@@ -50,6 +58,8 @@ impl Stubs {
                         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                         drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
                     }
+                    let (uid, gid) = (fsys::uid(self.owner), fsys::gid(self.owner));
+                    rustix::fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
                     let after = fsys::mtime(&rustix::fs::fstat(&parent)?);
                     let stub = Stub {
                         parent: at.clone(),
@@ -58,7 +68,7 @@ impl Stubs {
                         before,
                         after,
                     };
-                    self.0.push(stub);
+                    self.made.push(stub);
                 }
             }
             at.push(name);
@@ -68,7 +78,7 @@ impl Stubs {
 
     /// Remove what is still as it was made.
     pub(super) fn remove(self, root: BorrowedFd<'_>) -> io::Result<()> {
-        for stub in self.0.into_iter().rev() {
+        for stub in self.made.into_iter().rev() {
             let parent = match fsys::dir_in(root, &stub.parent) {
                 Ok(parent) => parent,
                 Err(error) if fsys::is_missing(&error) => continue,

@@ -20,7 +20,16 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Descriptors that go with a step: its root and its mounts. The kernel's limit is 253.
 pub(super) const DESCRIPTORS_MAX: usize = 250;
 
-/// Engine to step process, once, with the root's descriptor and one for each bind.
+/// Engine to step process, once.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Run a step; with the root's descriptor and one for each bind.
+    Run(Box<Job>),
+    /// Make a user namespace and wait.
+    Hold,
+}
+
+/// A step, as the step process is told of it.
 ///
 /// Not to be printed: it holds secrets.
 #[derive(Serialize, Deserialize)]
@@ -35,6 +44,14 @@ pub(super) struct Job {
     pub network: bool,
     /// With every capability and nothing hidden.
     pub insecure: bool,
+    /// In a user namespace of its own, see [`Report::Unshared`].
+    pub userns: bool,
+    /// Under docker's filter of system calls.
+    pub seccomp: bool,
+    /// Whether programs may run with other rights than those of who starts them.
+    pub new_privileges: bool,
+    /// The runtime that makes the sandbox instead of this program itself.
+    pub runtime: Option<String>,
     /// What runs the programs, when this machine cannot by itself.
     pub emulator: Option<super::Emulator>,
     /// No device can be opened but those of `/dev`, and none be made there: for machines
@@ -48,15 +65,29 @@ pub(super) struct Job {
 /// A mount; binds take the descriptors after the root's, in order.
 #[derive(Serialize, Deserialize)]
 pub(super) enum JobMount {
-    Bind { target: String, writable: bool },
-    Tmpfs { target: String, bytes_max: Option<u64> },
+    Bind {
+        target: String,
+        writable: bool,
+    },
+    Tmpfs {
+        target: String,
+        bytes_max: Option<u64>,
+    },
     /// A file on the step process's own file system in memory, owned as the step sees it.
-    Secret { target: String, value: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    Secret {
+        target: String,
+        value: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// Step process to engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// It is in a new user namespace, and waits for ids and [`MAPPED`].
+    Unshared,
     /// The step's first process, as the engine sees it; it waits for [`GO`].
     Created(i32),
     /// It cannot be run.
@@ -65,6 +96,8 @@ pub(super) enum Report {
     Signaled(i32),
 }
 
+/// Engine to step process: the user namespace has its ids.
+pub(super) const MAPPED: u8 = b'm';
 /// Engine to step process: start the program.
 pub(super) const GO: u8 = b'g';
 /// Engine to step process: kill it. So does the end of the stream.

@@ -41,7 +41,6 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use portolan_types::Digest;
 use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::fsys;
@@ -79,6 +78,8 @@ struct Shared {
 #[derive(Debug)]
 struct ForSteps {
     ids: Arc<UserNs>,
+    /// The mount: it goes when this is closed.
+    _store: OwnedFd,
     layers: OwnedFd,
     work: OwnedFd,
 }
@@ -231,7 +232,7 @@ impl Store {
         let store = mount::mapped(&self.shared.dir, namespace)?;
         let folder = |name: &str| fsys::open_root(Path::new(&format!("/proc/self/fd/{}/{name}", store.as_raw_fd())));
         let (layers, work) = (folder("layers")?, folder("work")?);
-        let for_steps = ForSteps { ids, layers, work };
+        let for_steps = ForSteps { ids, _store: store, layers, work };
         self.shared.for_steps.set(for_steps).map_err(|_| io::Error::other("the store serves steps already"))
     }
 
@@ -334,7 +335,7 @@ impl Shared {
         let active = rustix::fs::openat(&for_steps.work, name, flags, Mode::empty())?;
         let layers = for_steps.layers.as_fd();
         match mount::overlay(&mount::Overlay { layers, lowers, active: active.as_fd() }) {
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
             other => return other,
         }
         let namespace = for_steps.ids.idmap().ok_or_else(|| io::Error::other("there is no user namespace"))?;

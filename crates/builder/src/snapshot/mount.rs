@@ -12,9 +12,11 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    move_mount, open_tree, unmount,
 };
+use rustix::thread::UnshareFlags;
 
 /// What goes into a mount. Directories are named below two open ones, which keeps every
 /// path short: the kernel takes at most 255 bytes for one, or 4 KiB for all.
@@ -30,6 +32,47 @@ pub(super) struct Overlay<'a> {
 // `redirect_dir` and `metacopy` would leave files in the upper directory that mean nothing
 // without the lower ones; a layer is made from the upper directory alone.
 const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+
+/// A folder whose mount shows the ids that `namespace` maps those on disk to. An overlay over
+/// what is below it shows the same.
+pub(super) fn mapped(dir: &Path, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, dir, flags)?;
+    crate::exec::idmap(mount.as_fd(), namespace).map_err(|error| {
+        let hint = "user namespaces for builds need Linux 5.19 and a file system such as ext4, xfs or btrfs";
+        io::Error::new(error.kind(), format!("show {} with other ids: {error} ({hint})", dir.display()))
+    })?;
+    Ok(mount)
+}
+
+/// Mount an overlay of a store's folders as they look through [`mapped`]. Before Linux 6.15
+/// overlayfs takes no layers from a mount that is attached nowhere; so this happens in a
+/// mount namespace that a thread makes for itself and in which nobody else is.
+pub(super) fn overlay_attached(
+    store: &Path,
+    namespace: BorrowedFd<'_>,
+    lowers: &[String],
+    work: &str,
+) -> io::Result<OwnedFd> {
+    let mount = || -> io::Result<OwnedFd> {
+        unshare_mounts()?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        let here = mapped(store, namespace)?;
+        move_mount(here.as_fd(), "", CWD, store, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        let layers = crate::fsys::open_root(&store.join("layers"))?;
+        let active = crate::fsys::open_root(&store.join(work))?;
+        overlay(&Overlay { layers: layers.as_fd(), lowers, active: active.as_fd() })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(mount).join().unwrap_or_else(|_| Err(io::Error::other("the thread that mounts died")))
+    })
+}
+
+#[allow(unsafe_code, reason = "the call is unsafe only for what shares file descriptor tables")]
+fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: neither flag touches the descriptor table; the thread ends with what it did.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?)
+}
 
 /// Mount it.
 pub(super) fn overlay(overlay: &Overlay<'_>) -> io::Result<OwnedFd> {

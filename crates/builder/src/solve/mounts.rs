@@ -328,7 +328,11 @@ impl Crew<'_> {
                         (None, _, Some((digest, plan))) => self.context_state(step, digest, plan)?,
                         _ => return Err(self.refuse(step, format!("there is nothing to mount from {source}"))),
                     };
-                    let active = self.site.engine.snapshots.begin(&chain);
+                    let snapshots = &self.site.engine.snapshots;
+                    let active = match &step.op {
+                        super::eval::Op::Run(run) if run.insecure => snapshots.begin(&chain),
+                        _ => snapshots.begin_for_step(&chain),
+                    };
                     let active = active.map_err(|e| self.machine("mount the files to bind", &e))?;
                     let path = self.inside(step, &active, &source)?;
                     out.mounts.push(StepMount::Bind { source: path, target: named(target), writable: *rw });

@@ -9,7 +9,7 @@ use super::mounts::Ready;
 use super::plan::StagePlan;
 use super::work::{Crew, Stop};
 use crate::error::{ErrorKind, Fault};
-use crate::exec::{self, ExecConfig, ExecError, StepMount, StepSpec};
+use crate::exec::{self, ExecError, StepMount, StepSpec};
 use crate::snapshot::Active;
 use crate::user;
 
@@ -56,11 +56,7 @@ impl Crew<'_> {
             emulator: exec::emulator_for(&plan.stage.platform, &engine.config.emulators_dir)
                 .map_err(|e| self.refuse(step, e))?,
         };
-        let config = ExecConfig {
-            step_command: engine.config.step_command.clone(),
-            state_dir: engine.steps_dir(),
-            cgroups: true,
-        };
+        let config = engine.exec_config();
         let blots = &self.site.planned.blots;
         let blotter = Blotter::new(blots);
         let out = |stream, bytes: &[u8]| blotter.feed(stream, bytes, |bytes| log.output(stream, bytes));

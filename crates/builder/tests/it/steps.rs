@@ -74,7 +74,7 @@ fn privileges_are_dockers_defaults() {
     for set in ["CapInh:", "CapAmb:"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }
-    assert_eq!(field("NoNewPrivs:"), "0");
+    assert_eq!((&*field("NoNewPrivs:"), &*field("Seccomp:")), ("1", "2"));
     for script in [
         "mount -t tmpfs none /tmp",
         "umount /proc",
@@ -176,7 +176,7 @@ fn a_link_in_place_of_resolv_conf_stays_one() {
         .unwrap();
     std::os::unix::fs::symlink("/etc/shadow", active.root().join("etc/hosts")).unwrap();
     let chain = active.commit(&name("linked")).unwrap();
-    let active = lab.store.begin(&chain).unwrap();
+    let active = lab.store.begin_for_step(&chain).unwrap();
     let (exit, output) = lab.run(
         &step(active.root(), "cat /run/systemd/resolve/stub-resolv.conf; grep localhost /etc/hosts; umask"),
         &Cancel::new(),
@@ -205,7 +205,7 @@ fn memory_is_limited_and_the_end_told() {
     let exit = exit.unwrap();
     assert!(exit.out_of_memory && exit.code == 137, "{exit:?} {output}");
     spec.limits =
-        StepLimits { memory_bytes_max: Some(1 << 30), pids_max: Some(100), cpus: Some(1.5), secs_max: Some(60) };
+        StepLimits { memory_bytes_max: Some(1 << 30), pids_max: Some(100), cpus: Some(1.5), secs_max: Some(60), ..StepLimits::default() };
     let exit = lab.run(&spec, &Cancel::new()).0.unwrap();
     assert!(!exit.out_of_memory && exit.code == 0, "{exit:?}");
 }
@@ -355,7 +355,7 @@ fn time_of_a_step() {
             parts[part] += at.elapsed();
             at = Instant::now();
         };
-        let active = lab.store.begin(&chain).unwrap();
+        let active = lab.store.begin_for_step(&chain).unwrap();
         lap(0);
         let (exit, output) = lab.run(&step(active.root(), &format!("echo {n} > /tmp/f")), &Cancel::new());
         assert_eq!(exit.unwrap().code, 0, "{output}");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use portolan_builder::Cancel;
 use portolan_builder::diff::{Layer, write_layer};
-use portolan_builder::exec::{self, ExecConfig, ExecError, Exit, Network, StepLimits, StepSpec, Stream};
+use portolan_builder::exec::{self, ExecConfig, UserNs, ExecError, Exit, Network, StepLimits, StepSpec, Stream};
 use portolan_builder::ports::{Content, ContentWriter};
 use portolan_builder::snapshot::{Active, Chain, Store};
 use portolan_builder::user::User;
@@ -173,22 +173,29 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Lab {
+        Lab::with(true)
+    }
+
+    /// With user namespaces for steps, or without.
+    pub fn with(userns: bool) -> Lab {
         let dir = tempfile::tempdir().unwrap();
         let content = Arc::new(MemoryContent::default());
         let store = Store::open(&dir.path().join("snapshots"), content.clone()).unwrap();
         let (layer, diff_id) = content.layer(&busybox_tar());
         let base = store.base(&[layer], &[diff_id], &Cancel::new()).unwrap();
-        let config = ExecConfig {
-            step_command: vec![env!("CARGO_BIN_EXE_portolan-step").into()],
-            state_dir: dir.path().join("exec"),
-            cgroups: true,
-        };
+        let command: Vec<std::ffi::OsString> = vec![env!("CARGO_BIN_EXE_portolan-step").into()];
+        let mut config = ExecConfig::new(command.clone(), dir.path().join("exec"));
+        if userns {
+            let ids = Arc::new(UserNs::open(&command).unwrap());
+            store.serve_steps(ids.clone()).unwrap();
+            config.userns = Some(ids);
+        }
         std::fs::create_dir_all(&config.state_dir).unwrap();
         Lab { content, store, config, base, dir }
     }
 
     pub fn begin(&self) -> Active {
-        self.store.begin(&self.base).unwrap()
+        self.store.begin_for_step(&self.base).unwrap()
     }
 
     /// Run a shell script in a throw-away state; its status and all it printed.
@@ -208,7 +215,7 @@ impl Lab {
 
     /// Run a script on `chain`, commit what it did, and write its layer.
     pub fn layer(&self, chain: &Chain, script: &str) -> (Chain, Layer) {
-        let active = self.store.begin(chain).unwrap();
+        let active = self.store.begin_for_step(chain).unwrap();
         let (exit, output) = self.run(&step(active.root(), script), &Cancel::new());
         assert_eq!(exit.unwrap().code, 0, "{script}: {output}");
         let next = active.commit(&name(&format!("{} {script}", chain.len()))).unwrap();
@@ -255,6 +262,7 @@ pub fn step<'a>(root: &'a Path, script: &str) -> StepSpec<'a> {
         secret_env: Vec::new(),
         network: Network::Default,
         insecure: false,
+        disk: None,
         emulator: None,
     }
 }
