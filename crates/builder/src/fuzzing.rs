@@ -116,3 +116,8 @@ fn written_and_read_again(entry: &tarball::Entry) {
     want.mtime.tv_nsec = again.mtime.tv_nsec;
     assert_eq!(again, want);
 }
+
+/// Read bytes as each of the files that tell of packages.
+pub fn packages(bytes: &[u8]) -> crate::sbom::Inventory {
+    crate::sbom::read_as_any(bytes)
+}

@@ -145,6 +145,19 @@ pub(crate) fn scan(root: &Path, cancel: &Cancel) -> io::Result<Inventory> {
     Ok(found)
 }
 
+/// For the fuzzer: the same bytes as each kind of file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_as_any(bytes: &[u8]) -> Inventory {
+    let text = String::from_utf8_lossy(bytes);
+    let mut found =
+        Inventory { distribution: system::os_release(&text, "ID"), release: String::new(), ..Inventory::default() };
+    system::dpkg(&text, "x", &mut found);
+    system::apk(&text, "x", &mut found);
+    let packages = language::python(&text, "x").into_iter().chain(language::npm(&text, "x"));
+    packages.chain(language::modules(bytes, "x")).for_each(|package| found.add(package));
+    found
+}
+
 /// A file of the image, links followed inside it; `None` when it is not there, is no file,
 /// or is too long.
 fn read(root: BorrowedFd<'_>, path: impl AsRef<Path>, bytes_max: u64) -> Option<Vec<u8>> {

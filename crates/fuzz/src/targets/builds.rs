@@ -1,8 +1,12 @@
 //! What a build reads of a user's files: Dockerfiles, ignore files, archives.
 
+use portolan_builder::cache;
 use portolan_builder::copy::Chmod;
 use portolan_builder::fuzzing as build;
+use portolan_builder::sbom::{self, Package};
 use portolan_types::ignore::Ignore;
+use portolan_types::oci::Descriptor;
+use portolan_types::{Digest, Timestamp, media_type};
 
 use super::{text, two};
 use crate::Target;
@@ -192,6 +196,69 @@ pub(super) const IGNORE: Target = Target {
 
 /// An archive. A header's checksum is put right first, or hardly any change would come
 /// further than that.
+/// Another builder's cache, all of whose layers are there.
+pub(super) const BUILD_CACHE: Target = Target {
+    name: "build_cache",
+    run: |input| {
+        let words = text(input).into_iter().flat_map(|text| text.split('"'));
+        let digests = words.filter_map(|word| word.parse::<Digest>().ok());
+        let layers: Vec<Descriptor> = digests
+            .map(|digest| {
+                let mut layer = Descriptor::new(media_type::OCI_LAYER_GZIP, digest, 1);
+                layer.annotations.insert(cache::UNCOMPRESSED.to_owned(), digest.to_string());
+                layer
+            })
+            .collect();
+        match cache::read_config(input, &layers) {
+            Ok(records) => {
+                assert!(records.len() <= input.len());
+                // A record is small, whatever it was made from, and the same each time.
+                assert!(records.values().all(|record| record.len() < 2_000 + input.len()));
+                assert_eq!(cache::read_config(input, &layers), Ok(records));
+            }
+            Err(why) => assert!(why.len() <= 400 + input.len(), "{why}"),
+        }
+    },
+    words: &[
+        "{\"layers\":[",
+        "{\"blob\":\"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"parent\":-1}",
+        "],\"records\":[",
+        "\"digest\":\"sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\"",
+        "\"layers\":[{\"layer\":0,\"createdAt\":\"2026-01-01T00:00:00Z\"}]",
+        "\"inputs\":[[{\"link\":0}]]",
+        "\"selector\":\"x\"",
+        "\"epochSecs\":1",
+    ],
+    bytes_max: 4_096,
+};
+
+/// What an image holds that tells of packages.
+pub(super) const PACKAGES: Target = Target {
+    name: "packages",
+    run: |input| {
+        let found = build::packages(input);
+        assert!(found.packages.len() <= input.len());
+        let told = |p: &Package| p.name.len() + p.version.len();
+        assert!(found.packages.iter().all(|p| !p.name.is_empty() && told(p) <= 1_024));
+        let subject = sbom::Subject { name: "x", digest: Digest::of(b"x"), created: Timestamp(0), tool: "x-1" };
+        let document = sbom::document(&subject, &found);
+        assert_eq!(document["packages"].as_array().map(Vec::len), Some(found.packages.len() + 1));
+    },
+    words: &[
+        "Package: a\n",
+        "Version: 1:2-3\n",
+        "Status: install ok installed\n",
+        "\n\n",
+        "P:musl\nV:1\nL:MIT\n",
+        "Name: x\n",
+        "{\"name\":\"@a/b\",\"version\":\"1\",\"license\":\"MIT\"}",
+        "\u{0}Go buildinf:",
+        "dep\tgolang.org/x\tv1\n",
+        "=>\ta\tv2\n",
+    ],
+    bytes_max: 4_096,
+};
+
 pub(super) const TAR: Target = Target {
     name: "tar",
     run: |input| {

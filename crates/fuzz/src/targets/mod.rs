@@ -60,6 +60,8 @@ pub const ALL: &[&Target] = &[
     &builds::MODE,
     &builds::CHECKS,
     &builds::IGNORE,
+    &builds::BUILD_CACHE,
+    &builds::PACKAGES,
     &builds::TAR,
 ];
 
