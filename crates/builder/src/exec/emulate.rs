@@ -2,34 +2,22 @@
 //!
 //! The kernel hands such a program to an emulator when one is registered with it
 //! (`binfmt_misc`). When the host has one registered, that is used. Else each step gets a
-//! table of its own: since Linux 6.7 every user namespace can have one, and a step is in a
-//! user namespace. The step process starts a *registrar* (this program once more, see
-//! [`registrar_main`]) that enters the namespace after the sandbox is made and before its
-//! program starts, mounts the table out of the step's sight, registers the emulator and
-//! stays until the step process is gone: the table lives as long as its mount. The kernel
-//! opens the emulator when it is registered (flag `F`), so it need not be in the image, and
-//! nothing of the host changes.
+//! table of its own: since Linux 6.7 every user namespace can have one. The step process is in
+//! the step's user namespace before the sandbox is made; it mounts the table out of the step's
+//! sight and registers the emulator. The table lives as long as its mount, so as long as the
+//! step process. The kernel opens the emulator when it is registered (flag `F`), so it need
+//! not be in the image, and nothing of the host changes.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use portolan_types::Platform;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Pid, Signal};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 
-/// Where the kernel's table is mounted, on the host as in the registrar's own namespace.
+/// Where the host's table is mounted.
 const TABLE: &str = "/proc/sys/fs/binfmt_misc";
-/// Tells the program that it is to be a registrar; the value is a [`Charge`].
-const CHARGE: &str = "PORTOLAN_REGISTRAR";
-/// What the registrar says when the emulator is registered.
-const READY: u8 = b'r';
-/// The longest reason it gives, bytes.
-const REASON_BYTES_MAX: u64 = 4 * 1024;
 /// Entries looked at in the host's table, and one entry's size.
 const ENTRIES_MAX: usize = 1_000;
 const ENTRY_BYTES_MAX: u64 = 4 * 1024;
@@ -64,14 +52,6 @@ pub struct Emulator {
     /// The emulator, on the host.
     pub program: PathBuf,
     /// The line that registers it, as the kernel wants it.
-    line: String,
-}
-
-/// What a registrar has to do.
-#[derive(Debug, Serialize, Deserialize)]
-struct Charge {
-    /// Whose user namespace to enter; `None` when the step process is in it already.
-    pid: Option<i32>,
     line: String,
 }
 
@@ -171,120 +151,32 @@ fn read(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// A registrar at work. When this is dropped, it ends, and the table with it.
-pub(super) struct Registrar {
-    child: Child,
-    /// The registrar stays until this is closed.
-    _line: UnixStream,
-}
-
-impl Drop for Registrar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Register the emulator for the processes in the user namespace of `pid`, which is this
-/// process's own when `in_user_ns` says that this one made one. The error is a sentence.
-pub(super) fn register(emulator: &Emulator, pid: Pid, in_user_ns: bool) -> Result<Registrar, String> {
-    let failed = |error: io::Error| format!("register {}: {error}", emulator.program.display());
-    let own = fs::read_link("/proc/self/ns/user").map_err(failed)?
-        == fs::read_link(format!("/proc/{}/ns/user", pid.as_raw_nonzero())).map_err(failed)?;
-    if own && !in_user_ns {
+/// Register the emulator for the user namespace that this process is in, `userns` saying
+/// whether that is the step's own. The table is mounted in `folder`, out of the step's sight.
+/// The error is a sentence.
+pub(super) fn register(emulator: &Emulator, userns: bool, folder: &Path) -> Result<(), String> {
+    let program = emulator.program.display();
+    if !userns {
         return Err(format!(
-            "{} has to be registered with the kernel: builds of this server have no user namespace, in which it \
-             could be done for the step alone; hint: on Debian and Ubuntu `apt-get install binfmt-support \
-             qemu-user-static` registers it for the whole machine",
-            emulator.program.display()
+            "{program} has to be registered with the kernel, and this step has no user namespace, in which it could \
+             be done for the step alone; hint: on Debian and Ubuntu `apt-get install binfmt-support qemu-user-static` \
+             registers it for the whole machine"
         ));
     }
-    let charge = Charge { pid: if own { None } else { Some(pid.as_raw_nonzero().get()) }, line: emulator.line.clone() };
-    let charge = serde_json::to_string(&charge).map_err(|error| failed(error.into()))?;
-    let (mine, its) = UnixStream::pair().map_err(failed)?;
-    let child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
-        .env_clear()
-        .env(CHARGE, charge)
-        .current_dir("/")
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(its)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    let registrar = Registrar { child, _line: mine };
-    let mut said = Vec::new();
-    let mut first = [0u8];
-    let n = (&registrar._line).read(&mut first).map_err(failed)?;
-    if n == 1 && first[0] == READY {
-        return Ok(registrar);
-    }
-    said.extend_from_slice(&first[..n]);
-    (&registrar._line).take(REASON_BYTES_MAX).read_to_end(&mut said).map_err(failed)?;
-    let why = String::from_utf8_lossy(&said).into_owned();
-    Err(format!(
-        "{} cannot be registered for this step: {}",
-        emulator.program.display(),
-        if why.is_empty() { "the registrar died" } else { &why }
-    ))
-}
-
-/// Be a registrar, if that is what this process was started for; its exit status.
-pub(super) fn registrar_main() -> Option<i32> {
-    let charge = std::env::var(CHARGE).ok()?;
-    // The socket is standard input.
-    let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3).ok()?);
-    Some(match registered(&charge) {
-        Ok(_table) => {
-            let stays = (&socket).write_all(&[READY]).is_ok();
-            if stays {
-                // Until the other end is closed.
-                let _ = (&socket).read(&mut [0u8]);
-            }
-            0
-        }
-        Err(why) => {
-            let _ = (&socket).write_all(why.as_bytes());
-            1
-        }
-    })
-}
-
-/// Enter the namespace and register; what keeps the table there.
-fn registered(charge: &str) -> Result<File, String> {
-    let text = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {}", io::Error::from(error));
-    let charge: Charge = serde_json::from_str(charge).map_err(|error| format!("read the charge: {error}"))?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(text("die with the step process"))?;
-    if let Some(pid) = charge.pid {
-        let namespace = File::open(format!("/proc/{pid}/ns/user"))
-            .map_err(|error| format!("open the step's user namespace: {error}"))?;
-        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::User))
-            .map_err(text("enter the step's user namespace"))?;
-    }
-    unshare_mounts().map_err(text("make a mount namespace"))?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(text("keep mounts private"))?;
-    mount("binfmt_misc", "/proc", "binfmt_misc", MountFlags::NOSUID | MountFlags::NODEV, None).map_err(|error| {
-        format!(
-            "mount a table of its own: {} (it takes Linux 6.7 with binfmt_misc); hint: on older kernels register \
-             emulators for the whole machine, on Debian and Ubuntu with `apt-get install binfmt-support \
-             qemu-user-static`",
-            io::Error::from(error)
-        )
-    })?;
-    let mut register = fs::OpenOptions::new()
-        .write(true)
-        .open("/proc/register")
-        .map_err(|error| format!("open the table: {error}"))?;
-    register.write_all(charge.line.as_bytes()).map_err(|error| format!("write the table: {error}"))?;
-    // Any open file of it keeps the table's mount.
-    File::open("/proc").map_err(|error| format!("open the table: {error}"))
-}
-
-#[allow(unsafe_code, reason = "the call can take descriptors away from other threads; this flag does not")]
-fn unshare_mounts() -> rustix::io::Result<()> {
-    // SAFETY: only the mount namespace is made new, and this process has one thread.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+    let failed = |what: &str, error: io::Error| format!("cannot register {program} for this step: {what}: {error}");
+    let table = folder.join("binfmt");
+    fs::create_dir(&table).map_err(|error| failed("make a folder", error))?;
+    mount("binfmt_misc", &table, "binfmt_misc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        .map_err(|error| {
+            let why = failed("mount a table of its own", error.into());
+            format!(
+                "{why}; it takes Linux 6.7 with binfmt_misc; hint: on older kernels register emulators for the whole \
+                 machine, on Debian and Ubuntu with `apt-get install binfmt-support qemu-user-static`"
+            )
+        })?;
+    let register = fs::OpenOptions::new().write(true).open(table.join("register"));
+    let mut register = register.map_err(|error| failed("open the table", error))?;
+    register.write_all(emulator.line.as_bytes()).map_err(|error| failed("write the table", error))
 }
 
 #[cfg(test)]

@@ -41,9 +41,6 @@ const EXIT_SOFTWARE: i32 = 70;
 /// The step process: reads a step from standard input, runs it, reports back. Call it
 /// before anything else has started a thread; returns the process's exit status.
 pub fn step_main() -> i32 {
-    if let Some(status) = emulate::registrar_main() {
-        return status;
-    }
     let Ok(socket) = take_socket() else { return EXIT_SOFTWARE };
     match step(&socket) {
         Ok(()) => 0,
@@ -70,14 +67,16 @@ fn step(socket: &UnixStream) -> Result<(), String> {
         Err(error) => return Err(format!("read the step: {error}")),
     };
     prepare(socket, &job, descriptors).map_err(|error| format!("prepare the sandbox: {error}"))?;
+    if let Some(emulator) = &job.emulator {
+        emulate::register(emulator, job.userns, Path::new(BASE))?;
+    }
     let mut sandbox: Box<dyn Sandbox> = match &job.runtime {
         None => Box::new(Builtin::create(&job)?),
         Some(runtime) => Box::new(Runc::create(runtime)?),
     };
     let pid = sandbox.pid();
     let init = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("open the sandbox's process: {error}"))?;
-    let registrar = job.emulator.as_ref().map(|emulator| emulate::register(emulator, pid, job.userns)).transpose();
-    let result = registrar.and_then(|_registrar| attend(socket, &mut *sandbox, pid, init));
+    let result = attend(socket, &mut *sandbox, pid, init);
     if result.is_err() {
         // It may still be waiting to be started.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
