@@ -10,6 +10,8 @@ use crate::event::{Event, StepId, Stream};
 
 /// A line of output longer than this is broken.
 const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Warnings of one build that are shown.
+const WARNINGS_MAX: usize = 1000;
 /// Lines of a failed step that are shown again at the end.
 const TAIL_LINES: usize = 10;
 
@@ -23,6 +25,8 @@ pub struct Plain {
     /// The step that the last line was about.
     current: Option<StepId>,
     failed: Option<Running>,
+    /// What is probably not meant, for the end.
+    warnings: Vec<String>,
 }
 
 /// A step that has begun and not ended.
@@ -70,11 +74,29 @@ impl Plain {
             }
             Event::Cancelled { step } => self.end(*step, Duration::ZERO, "CANCELED", line),
             Event::Warning { text } => {
-                self.gap(None, line);
-                format!("WARNING: {text}").lines().for_each(|text| line(&harmless(text, false)));
+                // Platforms that are built side by side have them in common.
+                if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(text) {
+                    self.warnings.push(text.clone());
+                }
             }
             Event::Exported { .. } => {}
         }
+    }
+
+    /// The lines that close the log of a build, whatever came of it: warnings. Call it once,
+    /// after the last event and before [`Plain::failed`].
+    pub fn warnings(&mut self, line: &mut dyn FnMut(&str)) {
+        let warnings = std::mem::take(&mut self.warnings);
+        if warnings.is_empty() {
+            return;
+        }
+        self.gap(None, line);
+        let many = if warnings.len() == 1 { "" } else { "s" };
+        line(&format!(" {} warning{many} found (use --check to expand):", warnings.len()));
+        for text in warnings {
+            line(&format!(" - {}", harmless(&text.replace('\n', " "), false)));
+        }
+        line("");
     }
 
     /// The lines that close the log of a failed build: the end of the failed step's output,
@@ -198,7 +220,8 @@ mod tests {
             started(1, "[internal] load build definition from Dockerfile"),
             Event::Note { step: 1, text: "transferring dockerfile: 9B".into(), at: ms(0) },
             Event::Done { step: 1, elapsed: ms(2) },
-            Event::Warning { text: "Dockerfile:3: hm".into() },
+            Event::Warning { text: "StageNameCasing: hm (line 3)".into() },
+            Event::Warning { text: "StageNameCasing: hm (line 3)".into() },
             started(2, "[a 1/2] FROM x"),
             Event::Cached { step: 2 },
             started(3, "[a 2/2] RUN make"),
@@ -210,6 +233,7 @@ mod tests {
         ] {
             plain.event(&event, &mut line);
         }
+        plain.warnings(&mut line);
         let error = BuildError::new(ErrorKind::Step { exit_code: 1 }, "Dockerfile:2: exit code: 1")
             .with_excerpt("Dockerfile:2\n   2 | >>> RUN make".into());
         plain.failed(&error, &mut line);
@@ -218,7 +242,6 @@ mod tests {
             #1 transferring dockerfile: 9B
             #1 DONE 0.0s
 
-            WARNING: Dockerfile:3: hm
             #2 [a 1/2] FROM x
             #2 CACHED
 
@@ -233,6 +256,10 @@ mod tests {
             #3 ERROR: exit code: 1
 
             #4 CANCELED
+
+             1 warning found (use --check to expand):
+             - StageNameCasing: hm (line 3)
+
             ------
              > [a 2/2] RUN make:
             0.012 one

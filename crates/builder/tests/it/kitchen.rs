@@ -217,6 +217,7 @@ impl Kitchen {
             log.push('\n');
         };
         events.iter().for_each(|e| plain.event(e, &mut line));
+        plain.warnings(&mut line);
         if let Err(error) = &result {
             plain.failed(error, &mut line);
         }

@@ -108,13 +108,13 @@ impl View {
             }
             Line::Cancelled(step) => self.on(*step, |step| step.end = Some(End::Cancelled)),
             Line::Gap => {}
-            // Lines of the run around its steps. What comes after the first step ended badly
-            // explains it, and stands below.
+            // Lines of the run around its steps. What comes when all are over sums up, or says
+            // why, and stands below.
             Line::Other(line) => {
                 let line = text(line);
                 let line = if self.color { other(&line) } else { line };
-                let failed = self.steps.values().any(|s| matches!(s.end, Some(End::Failed(_))));
-                match failed {
+                let over = !self.steps.is_empty() && self.steps.values().all(|s| s.end.is_some());
+                match over {
                     true if self.below.len() < ABOVE_MAX => self.below.push(line),
                     true => {}
                     false => self.above(line),

@@ -27,11 +27,19 @@ impl<'l> Teller<'l> {
         lines.write(self.log);
     }
 
+    /// Tell what the build warned of, once it is over.
+    pub(super) fn warnings(&self) {
+        let mut lines = Lines::default();
+        self.renderer.lock().warnings(&mut |line| lines.push(line));
+        lines.write(self.log);
+    }
+
     /// Tell why the build failed. What is to become of the run.
     pub(super) fn failed(&self, error: BuildError) -> Trouble {
         if error.kind == ErrorKind::Cancelled {
             return Trouble::Stopped;
         }
+        self.warnings();
         let mut lines = Lines::default();
         self.renderer.lock().failed(&error, &mut |line| lines.push(line));
         lines.write(self.log);
