@@ -117,9 +117,17 @@ fn lab(policy: Policy) -> Lab {
     lab
 }
 
+/// `get ADDRESS PORT PATH` prints what a web server says, and `ip_of NAME` what a name server
+/// does: a busybox linked statically looks up no names itself.
+const TOOLS: &str = r#"
+get() { printf 'GET %s HTTP/1.0\r\n\r\n' "$3" | busybox nc -w 5 $1 $2 >/tmp/got && grep -q '^HTTP/1' /tmp/got && sed '1,/^.$/d' /tmp/got; }
+ip_of() { nslookup $1 2>/dev/null | awk '/^Name/ { seen = 1 } /^Address/ && seen { print $2; exit }'; }
+"#;
+
 /// What a script prints in a network of its own, or in the host's.
 fn sh(lab: &Lab, network: Network, script: &str) -> (i32, String) {
     let active = lab.begin();
+    let script = &format!("{TOOLS}{script}");
     let mut spec = step(active.root(), script);
     spec.network = network;
     spec.limits = StepLimits { secs_max: Some(60), ..StepLimits::default() };
@@ -152,8 +160,8 @@ fn other_machines_are_reached_by_address_and_by_name() {
         &lab,
         Network::Default,
         &format!(
-            "cat /etc/resolv.conf | head -1; busybox wget -T 10 -qO- http://{}/; busybox wget -T 10 -qO- http://far.test/; \
-             busybox wget -T 10 -qO- http://far.test/large | wc -c; grep -c : /proc/net/dev",
+            "cat /etc/resolv.conf | head -1; get {} 80 /; get $(ip_of far.test) 80 /; \
+             get $(ip_of far.test) 80 /large | wc -c; grep -c : /proc/net/dev",
             machine.there
         ),
     );
@@ -165,7 +173,7 @@ fn other_machines_are_reached_by_address_and_by_name() {
     let (_, output) = sh(
         &lab,
         Network::Default,
-        "mkdir /www; echo own > /www/index.html; busybox httpd -p 80 -h /www && busybox wget -T 10 -qO- http://127.0.0.1/ && busybox wget -T 5 -qO- http://198.51.100.2/",
+        "mkdir /www; echo own > /www/index.html; busybox httpd -p 80 -h /www && get 127.0.0.1 80 / && get 198.51.100.2 80 /",
     );
     assert_eq!(output, "own\nown\n");
 }
@@ -174,7 +182,7 @@ fn other_machines_are_reached_by_address_and_by_name() {
 fn this_machine_and_its_metadata_are_not_reached() {
     let machine = Machine::new(232);
     let lab = lab(policy("", "host metadata"));
-    let script = |to: SocketAddr| format!("busybox wget -T 5 -qO- http://{to}/ || echo refused");
+    let script = |to: SocketAddr| format!("get {} {} / || echo refused", to.ip(), to.port());
     // On its address, on its loopback, and on what some take for its loopback.
     let at = hello(machine.here);
     assert_eq!(
@@ -202,7 +210,7 @@ fn this_machine_and_its_metadata_are_not_reached() {
     let (_, output) = sh(
         &lab,
         Network::Default,
-        "for port in $(awk 'NR > 1 { split($2, a, \":\"); print a[2] }' /proc/net/tcp); do busybox wget -T 5 -qO- http://127.0.0.1:$((0x$port))/ && echo THROUGH; done; echo done",
+        "for port in $(awk 'NR > 1 { split($2, a, \":\"); print a[2] }' /proc/net/tcp); do get 127.0.0.1 $((0x$port)) / && echo THROUGH; done; echo done",
     );
     assert!(output.contains("done") && !output.contains("THROUGH"), "{output}");
     let (_, output) = sh(&lab, Network::Default, &script("169.254.169.254:80".parse().unwrap()));
@@ -223,11 +231,7 @@ fn a_name_that_leads_to_this_machine_opens_nothing() {
     let at = hello(machine.here);
     let (names, _) = name_server("rebound.test", machine.here);
     let lab = lab(Policy { name_servers: vec![names], ..policy("rebound.test *", "host metadata") });
-    let (_, output) = sh(
-        &lab,
-        Network::Default,
-        &format!("busybox wget -T 5 -qO- http://rebound.test:{}/ || echo refused", at.port()),
-    );
+    let (_, output) = sh(&lab, Network::Default, &format!("get $(ip_of rebound.test) {} / || echo refused", at.port()));
     assert!(output.contains("refused") && !output.contains("hello"), "{output}");
 }
 
@@ -237,8 +241,8 @@ fn with_everything_denied_the_allow_list_is_all_there_is() {
     let (names, asked_other) = name_server("good.test", machine.there);
     let lab = lab(Policy { name_servers: vec![names], ..policy("good.test:80", "*") });
     let script = format!(
-        "busybox wget -T 5 -qO- http://{0}/ && echo BY-ADDRESS; busybox wget -T 5 -qO- http://good.test/; \
-         busybox wget -T 5 -qO- http://good.test:81/ && echo OTHER-PORT; nslookup secret.evil.test 2>&1; busybox nc -w 2 -u {0} 9 </dev/null; echo end",
+        "get {0} 80 / && echo BY-ADDRESS; get $(ip_of good.test) 80 /; \
+         get $(ip_of good.test) 81 / && echo OTHER-PORT; nslookup secret.evil.test 2>&1; echo end",
         machine.there
     );
     let (_, output) = sh(&lab, Network::Default, &script);
@@ -255,7 +259,7 @@ fn the_servers_own_door_is_reached_by_its_name() {
     let at = hello(Ipv4Addr::LOCALHOST);
     let gate = Gate { name: "reg.test".to_owned(), port: 8443, to: at };
     let lab = lab(Policy { gates: vec![gate], ..policy("", "*") });
-    let script = "for name in reg.test my.reg.test; do busybox wget -T 5 -qO- http://$name:8443/; done; busybox wget -T 5 -qO- http://reg.test:22/ || echo refused";
+    let script = "for name in reg.test my.reg.test; do get $(ip_of $name) 8443 /; done; get $(ip_of reg.test) 22 / || echo refused";
     let (_, output) = sh(&lab, Network::Default, script);
     assert!(output.starts_with("hello from the host\nhello from the host\n") && output.contains("refused"), "{output}");
 }
@@ -264,7 +268,7 @@ fn the_servers_own_door_is_reached_by_its_name() {
 fn two_steps_at_once_do_not_see_each_other() {
     let lab = lab(policy("", ""));
     let script = "mkdir /www; echo mine > /www/index.html; busybox httpd -p 8080 -h /www; echo up; \
-                  i=0; while [ $i -lt 20 ]; do busybox wget -T 5 -qO- http://127.0.0.1:8080/ >/dev/null || echo FAILED; i=$((i+1)); done; echo end";
+                  i=0; while [ $i -lt 20 ]; do get 127.0.0.1 8080 / >/dev/null || echo FAILED; i=$((i+1)); done; echo end";
     std::thread::scope(|scope| {
         let both: Vec<_> = (0..2).map(|_| scope.spawn(|| sh(&lab, Network::Default, script).1)).collect();
         for one in both {
