@@ -1,4 +1,4 @@
-//! One binary: the server (`portolan serve`), what is done to its store while it is down
+//! One binary: the server (`portolan serve`), more machines for its builds (`portolan worker`), what is done to its store while it is down
 //! (`portolan check`, `portolan migrate`), the process of a build step (`portolan build-run`,
 //! started by the server only) and the command line (everything else).
 
@@ -37,6 +37,8 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(portolan_server::ServeArgs),
+    /// Carry out builds of servers that share a database and a bucket, on this machine.
+    Worker(portolan_server::WorkerArgs),
     /// Check the store of a server that is not running, and repair it.
     Check(maintenance::CheckArgs),
     /// Move a registry to another database or blob store.
@@ -54,17 +56,23 @@ fn main() -> ExitCode {
         return exit_code(portolan_builder::exec::step_main());
     }
     match Cli::parse().command {
-        Command::Serve(args) => match portolan_server::run(args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("ERROR: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve(args) => ended(portolan_server::run(args)),
+        Command::Worker(args) => ended(portolan_server::run_worker(args)),
         Command::Check(args) => maintained(maintenance::check(&args)),
         Command::Migrate(args) => maintained(maintenance::migrate(&args)),
         Command::RecoverOwner(args) => maintained(maintenance::recover_owner(&args)),
         Command::Client(command) => exit_code(portolan_cli::run(*command)),
+    }
+}
+
+fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With every cause.
+            eprintln!("ERROR: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

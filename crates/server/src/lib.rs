@@ -30,6 +30,7 @@ pub mod sink;
 mod storage;
 mod telemetry;
 mod tls;
+mod worker;
 
 use std::io::Write;
 
@@ -39,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use app::App;
 pub use server::{RunningServer, Server};
 pub use settings::{ServeArgs, Settings};
+pub use worker::WorkerArgs;
 
 /// `portolan serve`: runs until the server is told to stop by SIGTERM or SIGINT, drains,
 /// and returns. A second signal ends the process at once.
@@ -50,7 +52,25 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         print!("{}", settings::reference());
         return Ok(());
     }
-    let (settings, warnings) = Settings::load(&settings::Sources::of_process(&args)?)?;
+    process(Settings::load(&settings::Sources::of_process(&args)?)?, serve)
+}
+
+/// `portolan worker`: carries out builds of servers elsewhere until it is told to stop, as
+/// [`run`] does.
+///
+/// Errors: as [`run`], and settings that are for a single server.
+pub fn run_worker(args: WorkerArgs) -> anyhow::Result<()> {
+    let (args, name) = args.into();
+    let mut sources = settings::Sources::of_process(&args)?;
+    sources.flags.extend(name.map(|name| ("build_worker_name", name)));
+    process(Settings::load(&sources)?, worker::work)
+}
+
+/// What every long-lived process of ours has around it.
+fn process<W: Future<Output = anyhow::Result<()>>>(
+    (settings, warnings): (Settings, Vec<String>),
+    work: impl FnOnce(Settings) -> W,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("portolan")
@@ -61,7 +81,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     process_limits();
-    let result = runtime.block_on(serve(settings));
+    let result = runtime.block_on(work(settings));
     // Needs the runtime, and waits for a few seconds at most.
     otel::shutdown();
     // What is left are blocking calls nobody waits for any more.

@@ -60,8 +60,17 @@ impl Child {
     /// Start a server on `data`, on free ports, with more arguments, and wait for its line.
     /// One that ends before is an error with what it logged.
     pub async fn start(data: &Path, more: &[&str]) -> anyhow::Result<Child> {
-        let mut args: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--data"].map(Into::into).to_vec();
-        args.push(data.into());
+        Child::of(&["serve", "--listen", "127.0.0.1:0"], data, more).await
+    }
+
+    /// Start a worker on `data`, as [`Child::start`] does a server.
+    pub async fn start_worker(data: &Path, more: &[&str]) -> anyhow::Result<Child> {
+        Child::of(&["worker"], data, more).await
+    }
+
+    async fn of(command: &[&str], data: &Path, more: &[&str]) -> anyhow::Result<Child> {
+        let mut args: Vec<OsString> = command.iter().map(OsString::from).collect();
+        args.extend(["--data".into(), data.into()]);
         args.extend(more.iter().map(OsString::from));
         let mut process = Command::new(binary()?)
             .args(&args)

@@ -11,9 +11,13 @@ mod attest;
 mod cache;
 mod check;
 mod content;
+mod door;
+mod git;
 mod images;
+mod lfs;
 mod meter;
 mod platforms;
+mod remote;
 mod run;
 mod source;
 pub(crate) mod ssh;
@@ -30,7 +34,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use portolan_api::egress::Egress;
 use portolan_api::registry::RegistryClient;
+use portolan_api::web::WebClient;
 use portolan_builder::{DefaultNetwork, DiskLimits, Engine, EngineConfig, StepLimits};
 use portolan_service::Service;
 use portolan_types::Secret;
@@ -56,6 +62,12 @@ pub struct BuildConfig {
     pub network: DefaultNetwork,
     /// Bytes of content that step records may keep in the store.
     pub cache_bytes_max: u64,
+    /// Where builds may have things fetched from.
+    pub egress: Egress,
+    /// Where repositories on this machine may be, for `file://` addresses.
+    pub git_folder: Option<PathBuf>,
+    /// Certificates (PEM) to trust, beside the system's, where builds fetch from.
+    pub fetch_ca_file: Option<PathBuf>,
     /// Bytes of build contexts' files to keep for the next build from the same folder.
     pub contexts_bytes_max: u64,
     /// Bytes of unpacked layers and of step results to keep ready under `state_dir`.
@@ -90,6 +102,11 @@ struct Shared {
     runtime: Handle,
     /// Clients of other registries, by host.
     upstreams: Mutex<HashMap<String, RegistryClient>>,
+    /// Where builds may have things fetched from.
+    egress: Arc<Egress>,
+    git_folder: Option<PathBuf>,
+    fetch_ca_file: Option<PathBuf>,
+    web: WebClient,
 }
 
 impl Builds {
@@ -206,6 +223,12 @@ pub(crate) fn check_options(options: &portolan_tasks::BuildOptions) -> Result<()
     cache::Wishes::read(options)?;
     attest::Wishes::read(options)?;
     Ok(())
+}
+
+/// Whether an address is one that builds can fetch a context from. The error says what is
+/// wrong and repeats nothing of it.
+pub(crate) fn check_source(address: &str) -> Result<(), String> {
+    remote::Address::read(address).map(drop)
 }
 
 /// Every build brings its own: [`images::RunImages`].

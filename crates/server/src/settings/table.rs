@@ -368,6 +368,17 @@ settings! {
         build_steps_parallel_max: u32 = "0";
         /// Content that the build cache may keep in the store.
         build_cache_bytes_max: ByteSize = "20GiB";
+        /// Whether builds may have things fetched from private networks (10.0.0.0/8, 192.168.0.0/16, fc00::/7 and their
+        /// like): base images, repositories, archives. This machine itself, link-local addresses and the clouds'
+        /// metadata services are closed to them in any case.
+        build_fetch_private: bool = "true";
+        /// What builds may fetch from whatever else is said: networks and host names, `10.1.0.0/16, git.corp.example,
+        /// .lab.example`. A name with a dot in front stands for all below it.
+        build_fetch_allow: FetchAllow = "";
+        /// A file with certificates (PEM) to trust, beside those this machine trusts, where builds fetch from.
+        build_fetch_ca_file: Option<PathBuf> = "";
+        /// A folder of this machine whose repositories builds may use as `file://` addresses. Empty for none.
+        build_git_folder: Option<PathBuf> = "";
         /// Files of build contexts kept on this machine, so that the next build of the same folder sends only what
         /// changed. 0 to keep none.
         build_contexts_bytes_max: ByteSize = "10GiB";

@@ -10,23 +10,23 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 /// One registry on one server, for building.
-struct Yard {
-    child: Child,
-    site: Site,
-    registry: &'static str,
-    login_server: String,
-    data: tempfile::TempDir,
+pub(crate) struct Yard {
+    pub(crate) child: Child,
+    pub(crate) site: Site,
+    pub(crate) registry: &'static str,
+    pub(crate) login_server: String,
+    pub(crate) data: tempfile::TempDir,
 }
 
 /// What became of a run.
-struct Ended {
-    run: Value,
-    log: String,
-    complete: String,
+pub(crate) struct Ended {
+    pub(crate) run: Value,
+    pub(crate) log: String,
+    pub(crate) complete: String,
 }
 
 impl Yard {
-    async fn start() -> Yard {
+    pub(crate) async fn start() -> Yard {
         let data = tempfile::tempdir().unwrap();
         let child = Child::start(data.path(), &["--listen-http", "127.0.0.1:0"]).await.unwrap();
         let site = child.site().unwrap();
@@ -38,7 +38,7 @@ impl Yard {
         self.site.arm(method, &format!("{}/{rest}", Site::registry_path(self.registry)), body).await.unwrap()
     }
 
-    async fn json(&self, method: Method, rest: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn json(&self, method: Method, rest: &str, body: Option<Value>) -> Value {
         let res = self.arm(method, rest, body).await;
         let (status, text) = (res.status(), res.text().await.unwrap());
         assert!(status.is_success(), "{rest}: {status} {text}");
@@ -60,7 +60,7 @@ impl Yard {
     }
 
     /// Order a build; `change` goes over the usual order.
-    async fn order(&self, context: Vec<u8>, change: Value) -> String {
+    pub(crate) async fn order(&self, context: Vec<u8>, change: Value) -> String {
         let source = self.upload(context).await;
         let mut order = json!({
             "type": "DockerBuildRequest", "imageNames": [], "isPushEnabled": true, "sourceLocation": source,
@@ -80,7 +80,7 @@ impl Yard {
     }
 
     /// Follow a run's log as our command line does, to the end or to a line with `until`.
-    async fn follow(&self, run: &str, until: Option<&str>) -> (String, Option<String>) {
+    pub(crate) async fn follow(&self, run: &str, until: Option<&str>) -> (String, Option<String>) {
         let url = format!("{}&wait=20", self.log_url(run).await);
         let mut log = String::new();
         loop {
@@ -98,31 +98,31 @@ impl Yard {
         }
     }
 
-    async fn ended(&self, run: &str) -> Ended {
+    pub(crate) async fn ended(&self, run: &str) -> Ended {
         let (log, complete) = self.follow(run, None).await;
         let run = self.json(Method::GET, &format!("runs/{run}"), None).await;
         Ended { run, log, complete: complete.unwrap() }
     }
 
-    async fn build(&self, context: Vec<u8>, change: Value) -> Ended {
+    pub(crate) async fn build(&self, context: Vec<u8>, change: Value) -> Ended {
         let run = self.order(context, change).await;
         self.ended(&run).await
     }
 
-    async fn built(&self, context: Vec<u8>, change: Value) -> Ended {
+    pub(crate) async fn built(&self, context: Vec<u8>, change: Value) -> Ended {
         let ended = self.build(context, change).await;
         assert_eq!((ended.status(), ended.complete.as_str()), ("Succeeded", "successful"), "{}", ended.log);
         ended
     }
 
     /// Put a small system into the registry as `busybox:1`.
-    async fn base(&self) {
+    pub(crate) async fn base(&self) {
         let dockerfile = "FROM scratch\nADD rootfs.tar /\nENV BASE=yes\nCMD [\"/bin/sh\"]\n";
         let files = context(&[("Dockerfile", dockerfile.as_bytes()), ("rootfs.tar", &rootfs())]);
         self.built(files, json!({"imageNames": ["busybox:1"]})).await;
     }
 
-    async fn manifest(&self, repo: &str, reference: &str) -> Value {
+    pub(crate) async fn manifest(&self, repo: &str, reference: &str) -> Value {
         let token = self.site.token(&self.login_server, &format!("repository:{repo}:pull")).await.unwrap();
         let path = format!("/v2/{repo}/manifests/{reference}");
         let req = self.site.registry(&self.login_server, &token, Method::GET, &path);
@@ -131,7 +131,7 @@ impl Yard {
         res.json().await.unwrap()
     }
 
-    async fn blob(&self, repo: &str, digest: &str) -> Vec<u8> {
+    pub(crate) async fn blob(&self, repo: &str, digest: &str) -> Vec<u8> {
         let token = self.site.token(&self.login_server, &format!("repository:{repo}:pull")).await.unwrap();
         let req = self.site.registry(&self.login_server, &token, Method::GET, &format!("/v2/{repo}/blobs/{digest}"));
         req.send().await.unwrap().error_for_status().unwrap().bytes().await.unwrap().to_vec()
@@ -157,11 +157,11 @@ impl Yard {
 }
 
 impl Ended {
-    fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         self.run["properties"]["status"].as_str().unwrap()
     }
 
-    fn error(&self) -> &str {
+    pub(crate) fn error(&self) -> &str {
         self.run["properties"]["runErrorMessage"].as_str().unwrap_or_default()
     }
 }
@@ -186,14 +186,14 @@ fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// A packed context.
-fn context(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn context(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&tar_of(files)).unwrap();
     gzip.finish().unwrap()
 }
 
 /// A context of a Dockerfile alone.
-fn dockerfile(text: &str) -> Vec<u8> {
+pub(crate) fn dockerfile(text: &str) -> Vec<u8> {
     context(&[("Dockerfile", text.as_bytes())])
 }
 

@@ -32,6 +32,7 @@ mod rates;
 mod repo_tokens;
 mod settings;
 mod slow;
+mod supply;
 mod support;
 mod tls;
 mod tokens;
@@ -39,6 +40,7 @@ mod transfer;
 mod two_servers;
 mod two_servers_access;
 mod v2;
+mod workers;
 
 /// What clients see does not depend on where the metadata is.
 #[test]

@@ -31,13 +31,24 @@ impl Setup {
         Setup { dir }
     }
 
-    fn data(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn data(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
-    async fn start(&self, name: &str) -> anyhow::Result<Child> {
+    pub(crate) async fn start(&self, name: &str) -> anyhow::Result<Child> {
         let config = self.dir.path().join("portolan.toml");
         Child::start(&self.data(name), &["--config", config.to_str().unwrap()]).await
+    }
+
+    /// A worker with the master key of server `a` and what else it is told.
+    pub(crate) async fn worker(&self, name: &str, more: &str) -> anyhow::Result<Child> {
+        let (data, config) = (self.data(name), self.dir.path().join(format!("{name}.toml")));
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::copy(self.data("a").join("master.key"), data.join("master.key")).unwrap();
+        let same = std::fs::read_to_string(self.dir.path().join("portolan.toml")).unwrap();
+        let same: String = same.lines().filter(|line| !line.starts_with("listen_http")).map(|l| format!("{l}\n")).collect();
+        std::fs::write(&config, format!("{same}{more}")).unwrap();
+        Child::start_worker(&data, &["--config", config.to_str().unwrap(), "--name", name]).await
     }
 
     /// Both, the second with the first one's master key; the first is `a`.
