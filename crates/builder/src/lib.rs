@@ -415,6 +415,7 @@ impl Engine {
             userns: self.userns.clone(),
             new_privileges: self.config.new_privileges,
             runtime: self.config.runtime.clone(),
+            network: self.config.network.clone(),
             ..exec::ExecConfig::new(self.config.step_command.clone(), self.steps_dir())
         }
     }
