@@ -296,9 +296,9 @@ pub(crate) async fn open_core(
 
 /// What this process is called in logs of builds.
 pub(crate) fn worker_name(settings: &Settings) -> String {
-    match settings.build_worker_name.as_str() {
-        "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        name => name.to_owned(),
+    match &settings.build_worker_name {
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        Some(name) => name.clone(),
     }
 }
 

@@ -347,7 +347,7 @@ settings! {
         /// database do.
         build_here: bool = "true";
         /// What this process is called where people read who carries out a build; the machine's name if empty.
-        build_worker_name: String = "";
+        build_worker_name: Option<String> = "";
         /// Builds that run at the same time on all machines together; 0 for no limit.
         build_total_max: u32 = "0";
         /// Builds of one registry that run at the same time on all machines together; 0 for no limit.
