@@ -1,7 +1,7 @@
 //! What packages are in an image: found in its files, told as SPDX.
 //!
 //! The final file system of a build is walked once. Package managers' own records say what
-//! they installed ([`system`]: dpkg, apk; [`rpm`]); what languages' tools leave beside the
+//! they installed ([`system`]: dpkg and apk; [`rpm`]); what languages' tools leave beside the
 //! code says the rest ([`language`]: Python, npm, Go programs). Nothing in the image is run,
 //! and no link is followed out of it. A record that cannot be read is left out and counted:
 //! an image may hold anything, and a list with a gap that says so is worth more than none.
@@ -153,6 +153,7 @@ pub(crate) fn read_as_any(bytes: &[u8]) -> Inventory {
         Inventory { distribution: system::os_release(&text, "ID"), release: String::new(), ..Inventory::default() };
     system::dpkg(&text, "x", &mut found);
     system::apk(&text, "x", &mut found);
+    rpm::packages(bytes, "x", &mut found);
     let packages = language::python(&text, "x").into_iter().chain(language::npm(&text, "x"));
     packages.chain(language::modules(bytes, "x")).for_each(|package| found.add(package));
     found

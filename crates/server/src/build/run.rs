@@ -7,7 +7,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use portolan_auth::access::{Principal, RoleMode};
 use portolan_builder::ports::BaseImage;
-use portolan_builder::{BuildContext, BuildRequest, BuildSecret, Built, Cancel, Engine, SshForward};
+use portolan_builder::{BuildRequest, BuildSecret, Built, Cancel, Engine, SshForward};
 use portolan_service::{Ctx, Registry};
 use portolan_store::blob::BoxFuture;
 use portolan_tasks::{CancelFlag, Job, Outcome, OutputImage, RunLog, Runner};
@@ -20,6 +20,7 @@ use super::images::RunImages;
 use super::attest::{self, Attester, Facts};
 use super::cache::{self, Caches};
 use super::platforms::Package;
+use super::remote::Fetcher;
 use super::steps::RegistrySteps;
 use super::source::Source;
 use super::tell::Teller;
@@ -85,11 +86,6 @@ impl Builds {
 
         let (agents, _relay) = super::ssh::agents(&self.relays, job).map_err(Trouble::Order)?;
         log.note("Downloading source code...");
-        let source = self.uploaded(job, registry, dir, &stop).await?;
-        log.note("Finished downloading source code");
-
-        let timeout = job.timeout_secs;
-        log.note(&format!("Executing step ID: build. Timeout(sec): {timeout}, Working directory: '', Network: ''"));
         let images = Arc::new(RunImages {
             shared: self.shared.clone(),
             registry: registry.clone(),
@@ -97,6 +93,14 @@ impl Builds {
             cancel: cancel.clone(),
             found: Mutex::default(),
         });
+        let fetcher = Fetcher::new(self.shared.clone(), options, cancel.clone(), dir);
+        let fetcher = fetcher.map_err(|e| Trouble::Server(format!("make a folder for what is fetched: {e}")))?;
+        let source = self.source(job, &images, &fetcher, dir, log, &stop).await?;
+        let (origin, _fetched) = (source.origin.clone(), source.fetched.clone());
+        log.note("Finished downloading source code");
+
+        let timeout = job.timeout_secs;
+        log.note(&format!("Executing step ID: build. Timeout(sec): {timeout}, Working directory: '', Network: ''"));
         let platforms = platforms(job);
         let caches = Caches { shared: &self.shared, registry, ctx: &ctx };
         let imported = caches.import(&caching, &platforms, log).await;
@@ -129,7 +133,7 @@ impl Builds {
         let mut stored = Vec::new();
         if job.build.push {
             let attester = Attester { shared: &self.shared, registry, job };
-            let facts = Facts { source: None, dockerfile, started, finished: Timestamp::now(), reproducible };
+            let facts = Facts { source: origin, dockerfile, started, finished: Timestamp::now(), reproducible };
             let attached = attester.attest(&attesting, &built, &facts).await?;
             let mut package = Package::of(&built, attached.children.clone(), &attesting).map_err(Trouble::Server)?;
             package.referrers = attester.referrers(&attached, &package.top.descriptor).await?;
@@ -149,7 +153,7 @@ impl Builds {
 
 fn request(job: &Job, source: Source, ssh: Vec<SshForward>) -> BuildRequest {
     let (args, options) = (&job.build.args, &job.build.options);
-    let context = BuildContext::Packed(source.context);
+    let context = source.context;
     BuildRequest {
         dockerfile_name: source.dockerfile_name,
         ignore: source.ignore,
@@ -172,10 +176,14 @@ fn request(job: &Job, source: Source, ssh: Vec<SshForward>) -> BuildRequest {
 /// Whose steps a build shares: its registry's. Where roles are asked for each repository, its
 /// caller's: who may build one thing there may not see what comes of another.
 fn tenant(job: &Job, registry: &Registry) -> String {
-    match (registry.role_mode, job.build.caller) {
-        (RoleMode::Abac, Some(caller)) => format!("{}-{caller}", registry.id),
-        (RoleMode::Abac, None) => format!("{}-nobody", registry.id),
-        _ => registry.id.to_string(),
+    tenant_of(registry.id, registry.role_mode, job.build.caller)
+}
+
+fn tenant_of(registry: i64, mode: RoleMode, caller: Option<uuid::Uuid>) -> String {
+    match (mode, caller) {
+        (RoleMode::Abac, Some(caller)) => format!("{registry}-{caller}"),
+        (RoleMode::Abac, None) => format!("{registry}-nobody"),
+        _ => registry.to_string(),
     }
 }
 
@@ -268,5 +276,22 @@ struct AbortOnDrop(tokio::task::JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_steps_a_build_shares() {
+        let (a, b) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        let plain = |caller| tenant_of(7, RoleMode::Legacy, caller);
+        assert_eq!(plain(Some(a)), plain(Some(b)));
+        assert_ne!(plain(Some(a)), tenant_of(8, RoleMode::Legacy, Some(a)));
+        let apart: std::collections::HashSet<String> =
+            [Some(a), Some(b), None].map(|caller| tenant_of(7, RoleMode::Abac, caller)).into();
+        assert_eq!(apart.len(), 3);
+        assert!(!apart.contains(&plain(Some(a))));
     }
 }

@@ -282,6 +282,8 @@ mod tests {
         service.blobs.put(&layer, body, 100).await.unwrap();
         let record = serde_json::json!({"layer": {"digest": layer}, "diffId": Digest::of(b"tar")}).to_string();
         let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        // Of no registry, so of none that may be gone.
+        let registry = 0;
         steps.put(registry, &old, record.as_bytes());
         steps.put(registry, &new, record.as_bytes());
         assert_eq!(get(&steps, old).await.as_deref(), Some(record.as_bytes()), "visible before it is written");
@@ -309,6 +311,29 @@ mod tests {
         assert!(get(&steps, new).await.is_none());
         collect(day(9)).await;
         assert_eq!(size().await, None);
+    }
+
+    #[tokio::test]
+    async fn records_are_apart_by_tenant_and_go_with_their_registry() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path()).await;
+        let (put, mut queue) = mpsc::channel(8);
+        let steps =
+            Arc::new(StoreSteps { meta: service.meta.clone(), waiting: Mutex::default(), used: Mutex::default(), put });
+        let of = |registry, tenant: &str| RegistrySteps::new(steps.clone(), registry, tenant.to_owned());
+        let key = Digest::of(b"step");
+        of(7, "7").put(&key, b"{}");
+        let found = async |steps: RegistrySteps| tokio::task::spawn_blocking(move || steps.get(&key)).await.unwrap();
+        assert!(found(of(7, "7")).await.is_some());
+        assert!(found(of(8, "8")).await.is_none() && found(of(7, "7-somebody")).await.is_none());
+
+        let written = queue.recv().await.unwrap();
+        let now = Timestamp::now();
+        steps.write(&service, written, now).await.unwrap();
+        assert!(found(of(7, "7")).await.is_some() && found(of(8, "8")).await.is_none());
+        // There is no registry 7.
+        steps.round(&service, u64::MAX, now).await.unwrap();
+        assert!(found(of(7, "7")).await.is_none());
     }
 
     #[test]
