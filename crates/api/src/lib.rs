@@ -22,6 +22,7 @@ pub mod post;
 pub mod registry;
 pub mod token;
 pub mod transport;
+pub mod web;
 
 pub use error::{Error, Refusal, Result};
 pub use registry::{ByteStream, Credentials, FetchedManifest, RegistryClient};

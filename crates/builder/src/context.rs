@@ -200,6 +200,28 @@ pub enum BuildContext {
     Packed(Context),
 }
 
+impl BuildContext {
+    /// A regular file, whole; links are followed inside the context. `None` when it is not
+    /// there or longer than `bytes_max`.
+    pub fn file(&self, path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            BuildContext::Folder(folder) => {
+                use std::os::fd::AsFd;
+                crate::fsys::read_in(crate::fsys::open_root(folder)?.as_fd(), path, bytes_max)
+            }
+            BuildContext::Packed(context) => context.file(path, bytes_max),
+        }
+    }
+
+    /// Whether there is a regular file at `path`, links followed inside the context.
+    pub fn holds_file(&self, path: &Path) -> bool {
+        match self {
+            BuildContext::Folder(_) => matches!(self.file(path, u64::MAX >> 1), Ok(Some(_))),
+            BuildContext::Packed(context) => context.holds_file(path),
+        }
+    }
+}
+
 impl From<PathBuf> for BuildContext {
     fn from(folder: PathBuf) -> BuildContext {
         BuildContext::Folder(folder)

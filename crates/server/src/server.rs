@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use portolan_api::egress::Egress;
 use portolan_auth::{Authority, MasterKey};
 use portolan_builder::exec::network::{self, Gate, Policy};
 use portolan_builder::{DefaultNetwork, DiskLimits, StepLimits};

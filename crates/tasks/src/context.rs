@@ -27,8 +27,13 @@ pub struct StagedContext {
     pub expires: Timestamp,
 }
 
+/// Whether a source is the relative path of an uploaded context, and no address.
+pub fn is_uploaded(source: &str) -> bool {
+    source.starts_with("source/") && !source.contains("://")
+}
+
 /// The object for a relative path of a registry; `None` when it is not of our making.
-pub(crate) fn context_key(registry: i64, relative_path: &str) -> Option<String> {
+pub fn context_key(registry: i64, relative_path: &str) -> Option<String> {
     let name = relative_path.strip_prefix("source/")?;
     let id = name.strip_suffix(".tar.gz")?;
     let id = Uuid::try_parse(id).ok().filter(|parsed| parsed.to_string() == id)?;

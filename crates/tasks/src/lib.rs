@@ -43,7 +43,7 @@ use portolan_types::{RunId, limits};
 use tokio::sync::{Notify, watch};
 
 pub use cancel::{CancelFlag, StopReason};
-pub use context::{CONTEXT_SECS_MAX, StagedContext};
+pub use context::{CONTEXT_SECS_MAX, StagedContext, context_key, is_uploaded};
 pub use error::{Error, Result};
 pub use log::{RunLog, log_key};
 pub use model::{    BuildArg, BuildSpec, ImageName, Job, Lease, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,

@@ -37,6 +37,8 @@ pub struct BuildOptions {
     pub annotations: Vec<String>,
     /// The time that everything in the image gets, in seconds since 1970.
     pub source_date_epoch: Option<u64>,
+    /// What is built from when it was not uploaded: an address, by `source`; `name` is empty.
+    pub source: Option<NamedSource>,
     /// Look at the Dockerfile and say what is wrong with it; build nothing.
     pub check: bool,
 }
@@ -86,7 +88,8 @@ impl BuildOptions {
     /// The secrets that are text, and the keys: what must not be seen in a log.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = Secret<String>> {
         let values = self.secrets.iter().map(|s| &s.value).chain(self.ssh.iter().flat_map(|s| &s.keys));
-        values.filter_map(|v| String::from_utf8(v.expose().clone()).ok()).map(Secret::new)
+        let texts = values.filter_map(|v| String::from_utf8(v.expose().clone()).ok()).map(Secret::new);
+        texts.chain(self.contexts.iter().chain(&self.source).flat_map(|c| passwords(&c.source)))
     }
 
     /// All of it as JSON, to be sealed.
@@ -116,7 +119,17 @@ struct Plain {
     labels: Vec<(String, String)>,
     annotations: Vec<String>,
     source_date_epoch: Option<u64>,
+    source: Option<String>,
     check: bool,
+}
+
+/// What of an address nobody else must see: the user's part, and the password in it.
+fn passwords(address: &str) -> Vec<Secret<String>> {
+    let authority = address.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    let Some((user, _)) = authority.and_then(|a| a.rsplit_once('@')) else { return Vec::new() };
+    let password = user.split_once(':').map_or(user, |(_, password)| password);
+    // Such a word says nothing, and would be blotted out everywhere.
+    [user, password].into_iter().filter(|t| t.len() > 3).map(|t| Secret::new(t.to_owned())).collect()
 }
 
 impl From<&BuildOptions> for Plain {
@@ -136,6 +149,7 @@ impl From<&BuildOptions> for Plain {
             labels: o.labels,
             annotations: o.annotations,
             source_date_epoch: o.source_date_epoch,
+            source: o.source.map(|s| s.source),
             check: o.check,
         }
     }
@@ -162,6 +176,7 @@ impl Plain {
             labels: self.labels,
             annotations: self.annotations,
             source_date_epoch: self.source_date_epoch,
+            source: self.source.map(|source| NamedSource { name: String::new(), source }),
             check: self.check,
         })
     }
@@ -185,6 +200,7 @@ mod tests {
             labels: vec![("a".into(), "b=c".into())],
             annotations: vec!["manifest:k=v".into()],
             source_date_epoch: Some(7),
+            source: Some(NamedSource { name: String::new(), source: "https://token@h/r.git".into() }),
             check: true,
         };
         let plain = options.to_plain().unwrap();
@@ -192,7 +208,8 @@ mod tests {
         assert!(!options.is_empty() && BuildOptions::default().is_empty());
         let shown = format!("{options:?}");
         assert!(!shown.contains("hush") && !shown.contains("255"), "{shown}");
-        assert_eq!(options.secrets().count(), 1, "what is no text cannot be in a log");
+        let hidden: Vec<String> = options.secrets().map(Secret::into_exposed).collect();
+        assert_eq!(hidden, ["key", "u:hush", "hush", "token", "token"], "what is no text cannot be in a log");
         assert!(BuildOptions::from_plain(&Secret::new("{\"secrets\":[[\"a\",\"%\"]]}".into())).is_none());
     }
 }

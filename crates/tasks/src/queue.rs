@@ -9,7 +9,7 @@ use portolan_store::meta::{Tx, object, turn};
 use portolan_types::{RunId, Secret, Timestamp, limits};
 use tokio::time::Instant;
 
-use crate::context::context_key;
+use crate::context::{CONTEXT_SECS_MAX, context_key, is_uploaded};
 use crate::order::SealedSpec;
 use crate::template::{self, RunVars};
 use crate::{
@@ -63,8 +63,18 @@ impl Tasks {
         let registry = new.registry.id;
         let (queue_max, queue_registry_max) = (self.config.queue_max, self.config.queue_registry_max);
         let seal = self.seal.clone();
-        let context = context_key(registry, &new.build.context)
-            .ok_or_else(|| Error::invalid(format!("`{}` is not an uploaded build context", new.build.context)))?;
+        let uploaded = |path: &str| {
+            let wrong = || Error::invalid(format!("`{path}` is not an uploaded build context"));
+            context_key(registry, path).ok_or_else(wrong)
+        };
+        let context = match &new.build.options.source {
+            Some(_) => None,
+            None => Some(uploaded(&new.build.context)?),
+        };
+        let others = new.build.options.contexts.iter().map(|c| c.source.as_str()).filter(|s| is_uploaded(s));
+        let others = others.map(uploaded).collect::<Result<Vec<String>>>()?;
+        // They are not the run's own to remove: they stay until it must be over.
+        let until = now.plus(Duration::from_secs(CONTEXT_SECS_MAX + limits::RUN_SECS_MAX));
         let run = self
             .meta
             .write(move |tx| {
@@ -75,16 +85,23 @@ impl Tasks {
                 if turn::queued(tx, registry)? >= most {
                     return Err(Error::QueueFull { max: most });
                 }
-                match object::get(tx, &context)? {
-                    Some(object::Object { size: Some(_), .. }) => {}
-                    Some(_) => return Err(Error::invalid("the build context was not uploaded")),
-                    None => return Err(Error::invalid("there is no such build context; it may have expired")),
+                for context in context.iter().chain(&others) {
+                    match object::get(tx, context)? {
+                        Some(object::Object { size: Some(_), .. }) => {}
+                        Some(_) => return Err(Error::invalid("the build context was not uploaded")),
+                        None => return Err(Error::invalid("there is no such build context; it may have expired")),
+                    }
+                }
+                for other in &others {
+                    object::set_expires(tx, other, Some(until))?;
                 }
                 let asker = new.asker.clone();
                 let row = row(tx, new, context, &*seal, now)?;
                 run::insert(tx, &row)?;
                 turn::insert(tx, row.registry, row.seq, &asker)?;
-                object::set_expires(tx, row.context.as_deref().unwrap_or_default(), None)?;
+                if let Some(context) = &row.context {
+                    object::set_expires(tx, context, None)?;
+                }
                 tx.notify(QUEUED)?;
                 from_row(row, Vec::new())
             })
@@ -387,12 +404,12 @@ fn check(new: &NewRun) -> Result<()> {
     Ok(())
 }
 
-fn row(tx: &mut dyn Tx, new: NewRun, context: String, seal: &dyn Seal, now: Timestamp) -> Result<RunRow> {
+fn row(tx: &mut dyn Tx, new: NewRun, context: Option<String>, seal: &dyn Seal, now: Timestamp) -> Result<RunRow> {
     let seq = run::next_seq(tx, new.registry.id)?;
     let id = RunId::nth(seq);
     let vars = RunVars { id: &id, registry: &new.registry, platform: &new.platform, created: now };
     let images = template::image_names(&new.image_names, &vars).map_err(Error::invalid)?;
-    let spec = BuildSpec { images, context: context.clone(), ..new.build };
+    let spec = BuildSpec { images, context: context.clone().unwrap_or_default(), ..new.build };
     let sealed = SealedSpec::seal(spec, new.registry.id, &id, seal).map_err(|source| {
         Error::Store(portolan_store::Error::Io { what: "seal the build arguments of a run".into(), source })
     })?;
@@ -414,7 +431,7 @@ fn row(tx: &mut dyn Tx, new: NewRun, context: String, seal: &dyn Seal, now: Time
         archived: new.archived,
         task: None,
         spec,
-        context: Some(context),
+        context,
         error: None,
         cancel: false,
         lease_owner: None,

@@ -118,6 +118,24 @@ impl RunImages {
         }
     }
 
+    /// An artifact, all of whose blobs are in the store: digest, manifest and its media type.
+    /// Of this registry by its own name, else pulled.
+    pub(super) async fn artifact(&self, name: &ImageRef) -> Result<(String, Vec<u8>, String), String> {
+        if name.host.eq_ignore_ascii_case(&self.registry.login_server) {
+            let found = self.manifest(&name.repo, &name.reference()).await.map_err(|why| match why {
+                Unusable::Absent => format!("{name} does not exist in this registry"),
+                Unusable::Platform(why) | Unusable::Broken(why) => format!("cannot use {name}: {why}"),
+            })?;
+            return Ok((found.digest.to_string(), found.bytes.to_vec(), found.media_type.clone()));
+        }
+        let upstream = Upstream { shared: &self.shared, registry: &self.registry, ctx: &self.ctx };
+        let pulled = tokio::select! {
+            pulled = upstream.artifact(name) => pulled.map_err(|why| format!("cannot pull {name}: {why}"))?,
+            _ = self.cancel.raised() => return Err("the build was cancelled".to_owned()),
+        };
+        Ok((pulled.digest.to_string(), pulled.manifest.to_vec(), pulled.media_type))
+    }
+
     async fn rules(&self) -> Result<Vec<CacheRule>, String> {
         let id = self.registry.id;
         let meta = &self.shared.service.meta;

@@ -106,6 +106,8 @@ struct Shared {
     egress: Arc<Egress>,
     git_folder: Option<PathBuf>,
     fetch_ca_file: Option<PathBuf>,
+    /// What is in it.
+    fetch_ca: Option<Vec<u8>>,
     web: WebClient,
 }
 
@@ -139,13 +141,28 @@ impl Builds {
         let engine =
             Arc::new(Engine::open(engine, content, Arc::new(NoImages), Arc::new(NoSteps)).context("open the build engine")?);
         tokio::spawn(evict(Arc::downgrade(&engine), config.snapshots_bytes_max));
+        let egress = Arc::new(config.egress);
+        let fetch_ca = config.fetch_ca_file.as_ref().map(|file| {
+            std::fs::read(file).with_context(|| format!("read {} (setting build_fetch_ca_file)", file.display()))
+        });
+        let fetch_ca = fetch_ca.transpose()?;
+        let web = WebClient::new(egress.clone(), fetch_ca.as_deref()).context("set up downloads for builds")?;
         let stock = stock::Shelves::open(config.state_dir.join("stock"), config.contexts_bytes_max);
         let stock = Arc::new(stock.context("open what earlier build contexts left")?);
         stock
             .retain(&|id| service.registry_by_id(id).is_some())
             .context("drop contexts of registries that are gone")?;
         Ok(Builds {
-            shared: Arc::new(Shared { service, runtime, upstreams: Mutex::default() }),
+            shared: Arc::new(Shared {
+                service,
+                runtime,
+                upstreams: Mutex::default(),
+                egress,
+                git_folder: config.git_folder,
+                fetch_ca_file: config.fetch_ca_file,
+                fetch_ca,
+                web,
+            }),
             engine,
             steps,
             runs_dir,

@@ -7,24 +7,36 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use portolan_builder::Cancel;
+use portolan_builder::{BuildContext, Cancel};
 use portolan_builder::context::{Context, ContextError, ContextLimits, Received};
 use portolan_service::Registry;
 use portolan_tasks::Job;
 use portolan_types::limits;
 
 use super::Builds;
+use super::remote::Scratch;
 use super::content::StreamReader;
 use super::run::{Trouble, blocking};
 use super::stock::{Owner, Shelf};
 
 /// A context ready to build.
 pub(super) struct Source {
-    pub(super) context: Context,
+    pub(super) context: BuildContext,
     pub(super) dockerfile: Vec<u8>,
     pub(super) dockerfile_name: String,
     pub(super) ignore: Option<String>,
+    /// Where it was fetched from, as others may see it, and its revision.
+    pub(super) origin: Option<(String, Option<String>)>,
+    /// What must stay as long as the context is used.
+    pub(super) fetched: Option<Arc<Scratch>>,
+}
+
+impl Source {
+    pub(super) fn of(context: BuildContext, dockerfile: Vec<u8>, name: &str) -> Source {
+        Source { context, dockerfile, dockerfile_name: name.to_owned(), ignore: None, origin: None, fetched: None }
+    }
 }
 
 impl Builds {
@@ -110,7 +122,7 @@ pub(super) fn contents_file(path: &Path) -> Result<File, Trouble> {
 
 /// The Dockerfile called `name` and what goes with it, taken out of a context.
 pub(super) fn in_context(mut context: Context, name: &str) -> Result<Source, Trouble> {
-    let text = dockerfile(&context, name)?;
+    let text = dockerfile(&|path, max| context.file(path, max), &|path| context.holds_file(path), name)?;
     let (mut shown, mut ignore) = (name, None);
     if let Some(original) = client_copy(name) {
         // The client's extra copy is not part of what was to be built: left in place, it
@@ -127,7 +139,13 @@ pub(super) fn in_context(mut context: Context, name: &str) -> Result<Source, Tro
             ignore = Some(String::from_utf8_lossy(&patterns).into_owned());
         }
     }
-    Ok(Source { context, dockerfile: text, dockerfile_name: shown.to_owned(), ignore })
+    Ok(Source { ignore, ..Source::of(BuildContext::Packed(context), text, shown) })
+}
+
+/// The Dockerfile called `name` in files that were fetched.
+pub(super) fn in_files(files: BuildContext, name: &str) -> Result<Source, Trouble> {
+    let text = dockerfile(&|path, max| files.file(path, max), &|path| files.holds_file(path), name)?;
+    Ok(Source::of(files, text, name.trim_start_matches("./")))
 }
 
 /// `Dockerfile` from `0123456789abcdef0123456789abcdef_Dockerfile`, the name under which
@@ -139,7 +157,11 @@ fn client_copy(name: &str) -> Option<&str> {
 }
 
 /// The Dockerfile, which must be in the context.
-fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Trouble> {
+fn dockerfile(
+    file: &dyn Fn(&Path, u64) -> std::io::Result<Option<Vec<u8>>>,
+    holds: &dyn Fn(&Path) -> bool,
+    name: &str,
+) -> Result<Vec<u8>, Trouble> {
     let shown = client_copy(name).unwrap_or(name);
     let relative = Path::new(name.trim_start_matches("./"));
     let inside = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
@@ -148,14 +170,14 @@ fn dockerfile(context: &Context, name: &str) -> Result<Vec<u8>, Trouble> {
     }
     // A link in the context may point to another place in it, and nowhere else.
     let read = |limit| {
-        let text = context.file(relative, limit);
+        let text = file(relative, limit);
         text.map_err(|e| Trouble::Server(format!("read {shown}: {e}")))
     };
     let limit = limits::DOCKERFILE_BYTES_MAX as u64;
     if let Some(text) = read(limit)? {
         return Ok(text);
     }
-    Err(Trouble::Order(match context.holds_file(relative) {
+    Err(Trouble::Order(match holds(relative) {
         true => format!("{shown} is larger than {limit} bytes"),
         false => {
             format!("{shown} was not found in the build context; hint: name it with -f, relative to the context's root")
@@ -202,11 +224,11 @@ mod tests {
             archive.append_link(&mut header, "link", "sub/Dockerfile").unwrap();
         });
         for good in ["sub/Dockerfile", "./sub/Dockerfile", "link"] {
-            assert_eq!(dockerfile(&context, good).ok().unwrap(), b"FROM scratch\n", "{good}");
+            assert_eq!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), good).ok().unwrap(), b"FROM scratch\n", "{good}");
         }
         for bad in ["Dockerfile", "../outside", "/etc/passwd", "sub", "sub/../../outside"] {
-            assert!(matches!(dockerfile(&context, bad), Err(Trouble::Order(_))), "{bad} was read");
+            assert!(matches!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), bad), Err(Trouble::Order(_))), "{bad} was read");
         }
-        assert!(matches!(dockerfile(&context, "big"), Err(Trouble::Order(why)) if why.contains("larger")));
+        assert!(matches!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), "big"), Err(Trouble::Order(why)) if why.contains("larger")));
     }
 }

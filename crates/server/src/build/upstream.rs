@@ -7,12 +7,12 @@
 //! enough: a manifest from a stranger may name what belongs to somebody else.
 
 use std::io;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use portolan_api::egress::Egress;
 use portolan_api::registry::{ACCEPT_ALL, Credentials, RegistryClient};
 use portolan_service::{Ctx, Error, Registry};
 use portolan_store::meta::{blob, gc};
@@ -81,13 +81,25 @@ impl Upstream<'_> {
         Ok(pulled)
     }
 
+    /// Bring an artifact in that is no image for any platform.
+    pub(super) async fn artifact(&self, name: &ImageRef) -> Result<Pulled, String> {
+        let client = self.client(&name.host).await?;
+        let pulled = self.manifest(&client, name, &Platform::host()).await?;
+        let view = ManifestView::parse(&pulled.manifest, Some(&pulled.media_type)).map_err(|e| e.to_string())?;
+        let blobs: Vec<Descriptor> = view.blobs().cloned().collect();
+        self.blobs(&client, name, &blobs).await?;
+        Ok(pulled)
+    }
+
     pub(super) async fn client(&self, host: &str) -> Result<RegistryClient, String> {
         let known = self.shared.upstreams.lock().get(host).cloned();
         if let Some(client) = known {
             return Ok(client);
         }
-        reachable(host).await?;
-        let client = RegistryClient::for_host(host, None, Credentials::Anonymous).await.map_err(|e| e.to_string())?;
+        reachable(host, &self.shared.egress).await?;
+        let (ca, egress) = (self.shared.fetch_ca.as_deref(), self.shared.egress.clone());
+        let client = RegistryClient::for_host_within(host, ca, Credentials::Anonymous, egress).await;
+        let client = client.map_err(|e| e.to_string())?;
         let mut clients = self.shared.upstreams.lock();
         if clients.len() >= CLIENTS_MAX {
             clients.clear();
@@ -205,20 +217,23 @@ impl Upstream<'_> {
 
 /// Whether a connection comes about, so that a machine without a way out finds out at once
 /// and not after every second try. Left out where a proxy makes the connections.
-async fn reachable(host: &str) -> Result<(), String> {
+async fn reachable(host: &str, egress: &Egress) -> Result<(), String> {
     let proxies = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
     if proxies.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
         return Ok(());
     }
     let server = if host == DOCKER_HUB { "registry-1.docker.io" } else { host };
-    let has_port = server.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|c| c.is_ascii_digit()));
-    let address = if has_port { server.to_owned() } else { format!("{server}:443") };
-    let looked_up = tokio::task::spawn_blocking(move || address.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+    let (name, port) = match server.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) => {
+            (name, port.parse().map_err(|_| format!("{server} has no such port"))?)
+        }
+        _ => (server, 443),
+    };
     let connect = async {
-        let addresses = looked_up
-            .await
-            .map_err(io::Error::other)?
-            .map_err(|e| io::Error::new(e.kind(), format!("the name {server} cannot be looked up ({e})")))?;
+        let addresses = egress.resolve(name, port).await.map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => e,
+            kind => io::Error::new(kind, format!("the name {server} cannot be looked up ({e})")),
+        })?;
         tokio::net::TcpStream::connect(addresses.as_slice())
             .await
             .map(drop)

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use portolan_types::IpNet;
 
 use super::values::{
-    BlobPlace, BuildNetwork, ByteSize, CertName, DatabaseUrl, DomainName, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    BlobPlace, BuildNetwork, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
     Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 use super::{Raw, Setting, SettingsError};

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use portolan_builder::exec::network::Rule;
+use portolan_api::egress::Allowed;
 use portolan_service::tiers::{LimitKind, Tier};
 use portolan_store::blob::BlobConfig;
 use portolan_types::{IpNet, Secret};
@@ -295,6 +296,28 @@ impl Value for IdentityAddresses {
         all.map(|text| one(text).or_else(|()| not(text, "ADDRESS=CLIENT-ID"))).collect::<Result<_, _>>().map(Self)
     }
     fn from_toml(value: &toml::Value) -> Result<IdentityAddresses, String> {
+        match value {
+            toml::Value::Array(all) => {
+                let texts: Option<Vec<&str>> = all.iter().map(toml::Value::as_str).collect();
+                texts.map_or_else(|| not("the array", Self::KIND), |texts| Self::parse(&texts.join(",")))
+            }
+            toml::Value::String(text) => Self::parse(text),
+            other => not(&other.to_string(), Self::KIND),
+        }
+    }
+}
+
+/// What builds may fetch from whatever else is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FetchAllow(pub Vec<Allowed>);
+
+impl Value for FetchAllow {
+    const KIND: &'static str = "a list of networks and host names (`10.0.0.0/8, git.example.com, .lab.example.com`)";
+    fn parse(text: &str) -> Result<FetchAllow, String> {
+        let all = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        all.map(|text| text.parse().or_else(|_| not(text, "a network or a host name"))).collect::<Result<_, _>>().map(Self)
+    }
+    fn from_toml(value: &toml::Value) -> Result<FetchAllow, String> {
         match value {
             toml::Value::Array(all) => {
                 let texts: Option<Vec<&str>> = all.iter().map(toml::Value::as_str).collect();

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use portolan_auth::access::{Action, Principal, RoleMode, Target};
 use portolan_service::{Ctx, Error, Kind, Registry};
-use portolan_tasks::{BuildArg, BuildSpec, NewRun, Run, RunKind, RunRegistry, filter};
+use portolan_tasks::{BuildArg, BuildOptions, BuildSpec, NamedSource, NewRun, Run, RunKind, RunRegistry, filter};
 use portolan_types::{Platform, RunId, Secret, Timestamp, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -252,6 +252,8 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
             _ => return Err(invalid("buildOptions.ssh: only a user or a service principal can forward an agent")),
         };
     }
+    let (context, remote) = source(request.source_location)?;
+    let options = BuildOptions { source: remote, ..options };
     let build = BuildSpec {
         images: Vec::new(),
         push: request.is_push_enabled.unwrap_or(true) && !images.is_empty(),
@@ -262,7 +264,7 @@ fn from_wire(ctx: &Ctx, target: &ArmTarget, request: RunRequest) -> Result<NewRu
             .into_iter()
             .map(|a| BuildArg { name: a.name, value: a.value.unwrap_or_default(), secret: a.is_secret })
             .collect(),
-        context: source(request.source_location)?,
+        context,
         caller: caller(ctx, &target.registry, request.credentials)?,
         options,
     };
@@ -307,16 +309,15 @@ fn caller(ctx: &Ctx, registry: &Registry, credentials: Option<CredentialsBody>) 
     }
 }
 
-/// The relative path of an uploaded context.
-fn source(location: Option<String>) -> Result<String, Error> {
+/// The relative path of an uploaded context, or the address that the server is to fetch from.
+fn source(location: Option<String>) -> Result<(String, Option<NamedSource>), Error> {
     let location = location.filter(|l| !l.is_empty()).ok_or_else(|| invalid("`sourceLocation` is missing"))?;
-    let remote = location.contains("://") || location.starts_with("git@") || location.contains(".git#");
-    if remote || location.ends_with(".git") {
-        return Err(invalid(
-            "building from a git repository or a URL is not supported: clone or download it, and build the folder",
-        ));
+    if portolan_tasks::is_uploaded(&location) {
+        return Ok((location, None));
     }
-    Ok(location)
+    // Nothing of it is repeated: there may be a password in it.
+    crate::build::check_source(&location).map_err(|why| invalid(format!("sourceLocation: {why}")))?;
+    Ok((String::new(), Some(NamedSource { name: String::new(), source: location })))
 }
 
 fn platform(body: Option<PlatformBody>) -> Result<Platform, Error> {
@@ -394,8 +395,12 @@ mod tests {
 
     #[test]
     fn sources() {
-        assert_eq!(source(Some("source/x.tar.gz".into())).unwrap(), "source/x.tar.gz");
-        for bad in ["https://github.com/a/b.git#main:src", "git@github.com:a/b", "a/b.git", "oci://x/y:z", ""] {
+        assert_eq!(source(Some("source/x.tar.gz".into())).unwrap().0, "source/x.tar.gz");
+        for address in ["https://github.com/a/b.git#main:src", "https://h/x.tar.gz", "oci://h/y:z", "github.com/a/b"] {
+            let (path, from) = source(Some(address.into())).unwrap();
+            assert_eq!((path.as_str(), from.unwrap().source.as_str()), ("", address));
+        }
+        for bad in ["", "a/b.git", "ftp://h/x", "https://h/r.git#..", "/etc"] {
             assert!(source(Some(bad.into())).is_err(), "{bad}");
         }
     }
