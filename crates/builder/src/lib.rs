@@ -175,6 +175,9 @@ pub struct BuildRequest {
     pub created: Timestamp,
     /// Labels to put on the image, over the Dockerfile's.
     pub labels: Vec<(String, String)>,
+    /// Labels of what is built, where neither the Dockerfile nor `labels` sets them: where
+    /// the sources came from. One that only the base image has is the base's, and gives way.
+    pub origin_labels: Vec<(String, String)>,
     /// What `RUN --mount=type=secret` may see; the last of an id counts.
     pub secrets: Vec<BuildSecret>,
     /// What `RUN --mount=type=ssh` may use; the last of an id counts.
@@ -240,6 +243,7 @@ impl BuildRequest {
             no_cache: false,
             created,
             labels: Vec::new(),
+            origin_labels: Vec::new(),
             secrets: Vec::new(),
             ssh: Vec::new(),
             tenant: String::new(),

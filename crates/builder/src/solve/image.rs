@@ -103,6 +103,13 @@ fn assemble(
     if request.cache_export.inline {
         config.build_cache = exports::inline(planned, stages, &ancestry, epoch_secs)?;
     }
+    for (key, value) in &request.origin_labels {
+        let of_base = base.and_then(|image| image.config.config.labels.as_ref()?.get(key));
+        let labels: &mut BTreeMap<_, _> = config.config.labels.get_or_insert_default();
+        if labels.get(key) == of_base {
+            labels.insert(key.clone(), value.clone());
+        }
+    }
     if !request.labels.is_empty() {
         let labels: &mut BTreeMap<_, _> = config.config.labels.get_or_insert_default();
         labels.extend(request.labels.iter().cloned());

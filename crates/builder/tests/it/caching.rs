@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use portolan_builder::sbom::{self, Kind};
 use portolan_builder::{Annotation, Attest, BuildRequest, CacheExport, cache};
-use portolan_types::oci::{ImageConfig, Manifest};
+use portolan_types::oci::{ContainerConfig, ImageConfig, Manifest};
 use portolan_types::{Digest, Timestamp, media_type};
 
 use crate::kitchen::{Image, Kitchen};
@@ -246,6 +246,28 @@ fn annotations_make_an_oci_manifest() {
     assert!(manifest.layers.iter().all(|layer| layer.media_type == media_type::OCI_LAYER_GZIP));
     let config = kitchen.content.blobs.lock().unwrap()[&built.config.digest].clone();
     assert!(serde_json::from_slice::<ImageConfig>(&config).is_ok());
+}
+
+#[test]
+fn where_sources_came_from_is_told_unless_the_file_tells_it() {
+    let kitchen = Kitchen::new();
+    let labels = |dockerfile: &str, given: &[(&str, &str)]| {
+        let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let request = BuildRequest {
+            origin_labels: [("source", "here"), ("revision", "1")].iter().map(pair).collect(),
+            labels: given.iter().map(pair).collect(),
+            ..kitchen.request(dockerfile)
+        };
+        kitchen.image(kitchen.run(&request)).config.config.labels.unwrap()
+    };
+    let told = labels("FROM busybox\nLABEL revision=mine\n", &[]);
+    assert_eq!((told["source"].as_str(), told["revision"].as_str()), ("here", "mine"));
+    assert_eq!(labels("FROM busybox\n", &[("source", "there")])["source"], "there");
+    // What the base says is about the base.
+    let (layer, diff_id) = kitchen.content.layer(&crate::support::busybox_tar());
+    let config = ContainerConfig { labels: Some([("source".into(), "base".into())].into()), ..Default::default() };
+    kitchen.shelve("labelled", vec![layer], vec![diff_id], config);
+    assert_eq!(labels("FROM labelled\n", &[])["source"], "here");
 }
 
 #[test]

@@ -128,6 +128,19 @@ impl Wishes {
         Ok(())
     }
 
+    /// Annotate manifests that are annotated, or stand in an index, with where their sources
+    /// came from.
+    pub(super) fn tell_origin(&mut self, labels: &[(String, String)]) {
+        if !self.attests() && self.annotations.is_empty() {
+            return;
+        }
+        for (key, value) in labels {
+            if !self.annotations.iter().any(|annotation| annotation.key == *key) {
+                self.annotations.push(Annotation { platform: None, key: key.clone(), value: value.clone() });
+            }
+        }
+    }
+
     /// Put on what the index says of an image what was asked for.
     pub(super) fn describe(&self, descriptor: &mut Descriptor) {
         for annotation in &self.of_descriptors {
@@ -183,6 +196,15 @@ fn sbom_wanted(text: &str) -> Result<bool, String> {
         }
     }
     Ok(wanted)
+}
+
+/// The labels that tell where an image's sources came from (image-spec, "Pre-Defined Annotation
+/// Keys").
+pub(super) fn origin_labels(origin: Option<&(String, Option<String>)>) -> Vec<(String, String)> {
+    let Some((url, revision)) = origin else { return Vec::new() };
+    let mut labels = vec![("org.opencontainers.image.source".to_owned(), url.clone())];
+    labels.extend(revision.iter().map(|it| ("org.opencontainers.image.revision".to_owned(), it.clone())));
+    labels
 }
 
 /// What a provenance tells that only the run knows.

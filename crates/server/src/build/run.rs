@@ -82,7 +82,7 @@ impl Builds {
         let (begun, started) = (Instant::now(), ctx.now);
         let options = &job.build.options;
         let caching = cache::Wishes::read(options).map_err(Trouble::Order)?;
-        let attesting = attest::Wishes::read(options).map_err(Trouble::Order)?;
+        let mut attesting = attest::Wishes::read(options).map_err(Trouble::Order)?;
 
         let (agents, _relay) = super::ssh::agents(&self.relays, job).map_err(Trouble::Order)?;
         log.note("Downloading source code...");
@@ -107,8 +107,11 @@ impl Builds {
         let steps = Arc::new(RegistrySteps::new(self.steps.clone(), registry.id, tenant(job, registry)));
         let engine = self.engine.for_build(images.clone(), steps, imported);
         let dockerfile = (source.dockerfile_name.clone(), source.dockerfile.clone());
+        let origin_labels = attest::origin_labels(origin.as_ref());
+        attesting.tell_origin(&origin_labels);
         let request = BuildRequest {
             tenant: tenant(job, registry),
+            origin_labels,
             source_date_epoch: options.source_date_epoch,
             cache_export: caching.export(),
             attest: attesting.attest(),
