@@ -153,8 +153,9 @@ impl Graph {
                 }
             }
             let origin = match graph.names.get(&base.to_lowercase()) {
+                // Whatever a stage is called, this is the empty image.
+                _ if base == "scratch" => Origin::Scratch,
                 Some(&earlier) => Origin::Stage(earlier),
-                None if base == "scratch" => Origin::Scratch,
                 None => Origin::Image(graph.image(&base, stage.span).map_err(|fault| fault.at(&stage.base))?),
             };
             graph.platforms.push(match (&origin, stage_platform) {
@@ -222,8 +223,8 @@ impl Graph {
             };
         }
         match self.names.get(&from.to_lowercase()) {
+            _ if from == "scratch" => Ok(Origin::Scratch),
             Some(index) => Ok(Origin::Stage(*index)),
-            None if from == "scratch" => Ok(Origin::Scratch),
             None => self.image(from, span).map(Origin::Image).map_err(|fault| fault.at(from)),
         }
     }

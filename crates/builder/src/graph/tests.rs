@@ -182,3 +182,41 @@ fn triggers_of_a_base_stage_count() {
         "#]],
     );
 }
+
+/// The graph of a file for amd64.
+fn graph_of(text: &str) -> Graph {
+    let file = crate::parse::parse(text.as_bytes()).and_then(crate::instruct::read).unwrap();
+    let platform: Platform = "linux/amd64".parse().unwrap();
+    let globals = Globals::new(&file, &platform, None, &|_| None).unwrap();
+    Graph::new(&file, &globals, &platform, None).unwrap()
+}
+
+#[test]
+fn what_mounts_show_is_needed() {
+    let text = "FROM a AS one\nFROM b AS two\nFROM c\nRUN --mount=from=one,target=/x --mount=type=cache,from=img:1,target=/y true";
+    let file = crate::parse::parse(text.as_bytes()).and_then(crate::instruct::read).unwrap();
+    let graph = graph_of(text);
+    let reachable = graph.reachable(graph.target, &file).unwrap();
+    assert_eq!(reachable, [0, 2]);
+    let images: Vec<String> =
+        graph.images(&reachable, &file).unwrap().iter().map(|(image, ..)| image.to_string()).collect();
+    assert_eq!(images.len(), 3, "{images:?}");
+}
+
+#[test]
+fn scratch_is_the_empty_image_whatever_a_stage_is_called() {
+    let graph = graph_of("FROM a AS scratch\nFROM scratch AS Upper\nFROM UPPER");
+    assert_eq!(graph.bases[1], Origin::Scratch);
+    assert_eq!(graph.bases[2], Origin::Stage(1));
+    assert_eq!(graph.source("scratch", Span { first: 1, last: 1 }).unwrap(), Origin::Scratch);
+}
+
+#[test]
+fn what_from_does_not_mean() {
+    let rules = |text: &str| graph_of(text).findings.iter().map(|f| f.rule.name()).collect::<Vec<_>>();
+    assert_eq!(rules("ARG A=1\nFROM x:$A"), [""; 0]);
+    assert_eq!(rules("ARG A\nFROM x:${A:-1}"), [""; 0]);
+    assert_eq!(rules("FROM x$NOPE"), ["UndefinedArgInFrom"]);
+    assert_eq!(rules("ARG A=b\nFROM x AS b\nFROM $A"), [""; 0]);
+    assert_eq!(rules("FROM --platform=$BUILDPLATFORM x"), [""; 0]);
+}

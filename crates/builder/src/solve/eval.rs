@@ -22,8 +22,8 @@ use crate::graph::{Globals, Origin};
 use crate::instruct::{
     Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security, is_remote,
 };
-use crate::ports::BaseImage;
 use crate::lint::Finding;
+use crate::ports::BaseImage;
 use checks::Noted;
 use values::{Vars, absolute, exposed};
 
@@ -209,9 +209,7 @@ impl<'a> Eval<'a> {
     /// `label` is what the log calls the stage.
     pub(super) fn begin(inputs: &'a Inputs<'a>, label: &'a str, platform: &Platform, begin: &Begin<'_>) -> Eval<'a> {
         let mut stage = match begin {
-            Begin::Stage(base) => {
-                Stage { steps: Vec::new(), cmd_set: false, findings: Vec::new(), ..(*base).clone() }
-            }
+            Begin::Stage(base) => Stage { steps: Vec::new(), cmd_set: false, findings: Vec::new(), ..(*base).clone() },
             _ => Stage {
                 platform: platform.clone(),
                 image: match begin {
@@ -469,6 +467,8 @@ impl<'a> Eval<'a> {
     fn expose(&mut self, ports: &[String], span: Span) -> Result<(), Fault> {
         let mut out = Vec::new();
         for port in ports {
+            // For what it has to say of variables.
+            self.expand(port, span)?;
             let words = self
                 .lexer()
                 .words(port, &|name| self.stage.env.get(name).cloned())
@@ -578,7 +578,9 @@ impl<'a> Eval<'a> {
         let expand =
             |text: &str| self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string());
         let read = |mount: &Mount| {
-            mount.expanded(&expand).map_err(|(message, hint)| Fault { hint, ..Fault::new(span, message) })
+            mount.expanded(&expand).map_err(|(message, hint)| {
+                Fault { hint, ..Fault::new(span, message) }.at(&format!("--mount={}", mount.text))
+            })
         };
         let workdir = &self.stage.image.config.working_dir;
         let origin = |from: &str| (self.inputs.source)(from, span).map_err(Refused::Fault);
@@ -586,7 +588,7 @@ impl<'a> Eval<'a> {
         let complete = |mount: Mount| {
             RunMount::new(&mount, &|path| absolute(workdir, path), &origin, &mut agents).map_err(|why| match why {
                 Refused::Fault(fault) => fault,
-                Refused::Message(message) => Fault::new(span, message),
+                Refused::Message(message) => Fault::new(span, message).at("--mount"),
             })
         };
         mounts.iter().map(read).collect::<Result<Vec<_>, Fault>>()?.into_iter().map(complete).collect()
@@ -597,10 +599,12 @@ impl<'a> Eval<'a> {
         let allowed = self.inputs.allowed;
         if run.network == NetworkMode::Host && !allowed.host_network {
             return Err(Fault::new(span, "RUN --network=host is not allowed on this server")
+                .at("--network")
                 .hint("leave the flag out; whoever runs the server allows it with build_allow_host_network"));
         }
         if run.security == Security::Insecure && !allowed.insecure {
             return Err(Fault::new(span, "RUN --security=insecure is not allowed on this server")
+                .at("--security")
                 .hint("leave the flag out; whoever runs the server allows it with build_allow_insecure"));
         }
         let network = match run.network {

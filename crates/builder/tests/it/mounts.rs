@@ -494,7 +494,7 @@ fn the_host_s_network_and_more_are_given_only_where_allowed() {
                1 |     FROM busybox
                2 | >>> RUN --network=host readlink /proc/self/ns/net > /net
             --------------------
-            ERROR: failed to build: Dockerfile:2:1: RUN --network=host is not allowed on this server (leave the flag out; whoever runs the server allows it with build_allow_host_network)
+            ERROR: failed to build: Dockerfile:2:5: RUN --network=host is not allowed on this server (leave the flag out; whoever runs the server allows it with build_allow_host_network)
         "#]],
     );
     let error = kitchen.run(&kitchen.request(insecure)).result.unwrap_err();
