@@ -53,6 +53,8 @@ pub struct SelectOpts<'a> {
     /// the `/./` in its path on. Patterns are then those of ignore files: `**` is any number
     /// of directories.
     pub parents: bool,
+    /// Raised to stop looking.
+    pub cancel: Option<&'a Cancel>,
 }
 
 /// How to write.

@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::glob::{Glob, has_wildcard};
 use super::{CopyError, Hidden, Plan, SelectOpts};
+use crate::cancel::Cancel;
 use crate::fsys;
 use crate::tree::{Folder, Hash, Tree};
 
@@ -47,6 +48,7 @@ struct Selection<'a> {
     root: &'a Tree,
     hidden: Option<Hidden<'a>>,
     exclude: Option<&'a Ignore>,
+    cancel: Option<&'a Cancel>,
     sources: Vec<Source>,
     count: usize,
 }
@@ -60,8 +62,14 @@ enum Take<'a> {
 
 /// Find what `patterns` name under `source_root`.
 pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
-    let mut selection =
-        Selection { root: &root, hidden: opts.hidden, exclude: opts.exclude, sources: Vec::new(), count: 0 };
+    let mut selection = Selection {
+        root: &root,
+        hidden: opts.hidden,
+        exclude: opts.exclude,
+        cancel: opts.cancel,
+        sources: Vec::new(),
+        count: 0,
+    };
     let mut left_out = false;
     for pattern in patterns {
         let (base, only) = match opts.parents {
@@ -218,6 +226,9 @@ impl Selection<'_> {
             return Err(CopyError::User(format!("the directories of /{} are too deep", real.display())));
         }
         for name in dir.names()? {
+            if self.cancel.is_some_and(Cancel::is_cancelled) {
+                return Err(CopyError::Cancelled);
+            }
             let Some(stat) = dir.lstat(&name)? else { continue };
             let (real, rel) = (real.join(&name), rel.join(&name));
             let hidden = self.is_hidden(&real);

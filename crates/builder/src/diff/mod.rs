@@ -100,6 +100,7 @@ impl Walk<'_, '_, '_> {
         }
         self.cancel.check()?;
         for name in fsys::names(dir)? {
+            self.cancel.check()?;
             let Some(stat) = fsys::lstat_at(dir, &name)? else { continue };
             let parent = self.path.len();
             self.path.extend_from_slice(name.as_bytes());

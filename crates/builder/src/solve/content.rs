@@ -68,7 +68,8 @@ impl Crew<'_> {
         let snapshots = &self.site.engine.snapshots;
         let source = snapshots.begin(&from.chain).map_err(|e| self.machine("mount the files to copy", &e))?;
         let exclude = excluded(copy);
-        let select = SelectOpts { hidden: None, exclude: exclude.as_ref(), parents: copy.parents };
+        let select =
+            SelectOpts { hidden: None, exclude: exclude.as_ref(), parents: copy.parents, cancel: Some(&self.stop) };
         let files = Plan::resolve(source.root(), &copy.sources, &select).and_then(|plan| plan.digest(&self.stop));
         match files {
             Ok(files) => {

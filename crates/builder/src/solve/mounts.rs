@@ -290,8 +290,12 @@ impl Crew<'_> {
             let active = engine.snapshots.begin(chain)?;
             let opts = CopyOpts { keep_owner: true, ..CopyOpts::default() };
             let sources = [format!("{}/", source.trim_end_matches('/'))];
-            let copied = Plan::resolve(active.root(), &sources, &SelectOpts::default())
-                .and_then(|plan| plan.apply(path, "/", "/", &opts, &self.stop));
+            let copied = Plan::resolve(
+                active.root(),
+                &sources,
+                &SelectOpts { cancel: Some(&self.stop), ..SelectOpts::default() },
+            )
+            .and_then(|plan| plan.apply(path, "/", "/", &opts, &self.stop));
             copied.map_err(|error| {
                 *refused.lock() = Some(copy_error(self.site.source, step.span, error));
                 std::io::Error::other("the cache cannot be filled")

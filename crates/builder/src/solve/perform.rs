@@ -36,7 +36,16 @@ impl Crew<'_> {
         let active = active.map_err(|e| self.machine("mount the step's files", &e))?;
         match &step.op {
             Op::Mkdir { path, user } => self.make_dir(step, &active, path, user)?,
-            Op::Copy(copy) => self.copy(step, copy, plan.copies[number].as_ref(), &active, below, from)?,
+            Op::Copy(copy) => {
+                let watch =
+                    self.site.common.disk.watch(&active.upper()).map_err(|e| self.machine("look at the disk", &e))?;
+                self.copy(step, copy, plan.copies[number].as_ref(), &active, below, from)?;
+                let excess = watch.last(&self.stop).map_err(|e| self.machine("measure what was copied", &e))?;
+                if let Some(excess) = excess {
+                    let fault = Fault::new(step.span, excess.to_string());
+                    return Err(Stop::Failed(self.site.source.fault_at(ErrorKind::Limit, &fault)));
+                }
+            }
             Op::Run(run) => self.run((plan, number), run, ready, &active, log)?,
         }
         Ok(active)
@@ -116,7 +125,8 @@ impl Crew<'_> {
             let snapshots = &self.site.engine.snapshots;
             let source = snapshots.begin(chain).map_err(|e| self.machine("mount the files to copy", &e))?;
             let exclude = excluded(copy);
-            let select = SelectOpts { hidden: None, exclude: exclude.as_ref(), parents: copy.parents };
+            let select =
+                SelectOpts { hidden: None, exclude: exclude.as_ref(), parents: copy.parents, cancel: Some(&self.stop) };
             let plan = Plan::resolve(source.root(), &copy.sources, &select).map_err(wrong)?;
             apply(&plan, &opts).map_err(wrong)?;
         }

@@ -584,7 +584,7 @@ impl<'a> Planner<'a> {
         let is_hidden = |path: &str| self.ignore.matches(path);
         let hidden = Hidden { is: &is_hidden, has_exceptions: self.ignore.has_exceptions() };
         let hidden = (!self.ignore.is_empty()).then_some(hidden);
-        let opts = SelectOpts { hidden, exclude, parents };
+        let opts = SelectOpts { hidden, exclude, parents, cancel: Some(self.cancel) };
         let plan = match &self.request.context {
             BuildContext::Folder(folder) => Plan::resolve(folder, sources, &opts),
             BuildContext::Packed(context) => Plan::resolve_context(context, sources, &opts),

@@ -52,7 +52,7 @@ impl Crew<'_> {
             secret_env: std::mem::take(&mut mounted.secret_env),
             network: run.network,
             insecure: run.insecure,
-            disk: Some(exec::StepDisk { upper: &upper, build: &self.disk }),
+            disk: Some(exec::StepDisk { upper: &upper, build: &self.site.common.disk }),
             emulator: exec::emulator_for(&plan.stage.platform, &engine.config.emulators_dir)
                 .map_err(|e| self.refuse(step, e))?,
         };

@@ -11,6 +11,7 @@ use super::log::Log;
 use super::plan::Image;
 use crate::diff::Layer;
 use crate::error::Source;
+use crate::exec::BuildDisk;
 use crate::instruct::{Command, File, Stage};
 use crate::snapshot::Chain;
 use crate::{BuildRequest, Engine};
@@ -47,6 +48,8 @@ pub(super) struct Common<'a> {
     /// Steps and layers. A build that does everything anew shares with nobody else's.
     pub(super) shared: Arc<Shared>,
     pub(super) permits: Permits,
+    /// What the build has written.
+    pub(super) disk: BuildDisk,
     /// Results that others are to find until the build has ended and records are written.
     kept: Mutex<Vec<Box<dyn Send>>>,
 }
@@ -69,6 +72,7 @@ impl<'a> Common<'a> {
             images: Flights::default(),
             shared: if request.no_cache { Arc::default() } else { engine.flights.clone() },
             permits: Permits::new(engine.config.parallel_max.max(1)),
+            disk: BuildDisk::new(engine.config.disk),
             kept: Mutex::default(),
         }
     }

@@ -24,7 +24,6 @@ use super::probe::{self, Dated, Done, LayerRecord, Record, StageDone};
 use super::shared::{Common, Made, Part};
 use crate::cancel::Cancel;
 use crate::diff::{self, Layer};
-use crate::exec::BuildDisk;
 use crate::error::{BuildError, ErrorKind, Source};
 use crate::graph::Origin;
 use crate::sbom::Inventory;
@@ -164,8 +163,6 @@ pub(super) struct Crew<'a> {
     /// Makes names of results different from all others.
     nonce: u64,
     count: AtomicU64,
-    /// What the build has written.
-    pub(super) disk: BuildDisk,
 }
 
 /// Do what is missing. Steps that were done are recorded, also when a later one fails or the
@@ -190,7 +187,6 @@ pub(super) fn work<'a>(
         bases: Mutex::new(HashMap::new()),
         nonce: RandomState::new().hash_one(planned.target),
         count: AtomicU64::new(0),
-        disk: BuildDisk::new(site.engine.config.disk),
     };
     let written: Mutex<Vec<Written>> = Mutex::new(Vec::new());
     let (jobs, queue) = crossbeam_channel::unbounded::<LayerJob>();
@@ -219,6 +215,11 @@ pub(super) fn work<'a>(
     for Written { stage, step, layer } in written.into_inner() {
         match layer {
             Ok(layer) => {
+                // Whoever cancelled does not wait for the disk; the steps are found again by
+                // their snapshots.
+                if cancel.is_cancelled() {
+                    continue;
+                }
                 fresh.push(layer.blob.digest);
                 if let Some(done) = stages[stage].steps.get_mut(step) {
                     done.layer = Some(layer);
