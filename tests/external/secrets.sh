@@ -75,6 +75,51 @@ for kind in "${!secrets[@]}"; do
         --data-urlencode "refresh_token=$s" "$url/$tenant/oauth2/v2.0/token"
 done
 p acr login -n secretreg --expose-token -o none 2>/dev/null
+# --- builds that are trusted with something: a secret as a file and as a variable, secret build
+# arguments, a key; steps that use them as they should, print them, and fail with them
+for kind in build-file build-variable build-argument build-base64; do
+    secrets[$kind]="Quay-$(openssl rand -hex 12)-Lantern"
+done
+ssh-keygen -q -t ed25519 -N '' -C builder -f "$here/key"
+secrets[build-key]=$(sed -n 3p "$here/key")
+printf 'first line\n%s\n' "${secrets[build-file]}" >"$here/secret-file"
+mkdir -p "$here/ctx"
+cat >"$here/ctx/Dockerfile" <<'D'
+FROM busybox
+ARG KEY
+ENV DERIVED=x-$KEY
+RUN --mount=type=secret,id=file cat /run/secrets/file; cat /run/secrets/file >&2; wc -c < /run/secrets/file > /size
+RUN --mount=type=secret,id=variable,env=TOKEN --mount=type=cache,target=/cache echo "$TOKEN"; i=0; \
+    while [ $i -lt ${#TOKEN} ]; do i=$((i+1)); echo "$TOKEN" | cut -c $i | tr -d '\n'; sleep 0.01; done; echo
+RUN --mount=type=secret,id=encoded base64 /run/secrets/encoded
+RUN echo "$KEY $DERIVED"
+RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK"
+RUN --mount=type=secret,id=variable,env=TOKEN sleep 7.7135
+RUN --mount=type=secret,id=file sh -c "cat /run/secrets/file; exit 3"
+D
+p acr build -r secretreg -t busybox:latest "$BASES/busybox" >"$here/base.log" 2>&1 || fail "the base builds" "$(tail "$here/base.log")"
+TOKEN=${secrets[build-variable]} CODE=${secrets[build-base64]} p acr build -r secretreg -t leaky:v1 \
+    --secret "id=file,src=$here/secret-file" --secret id=variable,env=TOKEN --secret id=encoded,env=CODE \
+    --secret-build-arg "KEY=${secrets[build-argument]}" --ssh "default=$here/key" "$here/ctx" >"$here/build.log" 2>&1 &
+building=$!
+eventually "a step with a secret in its environment runs" 120 pgrep -f "^sleep 7.7135"
+step=$(pgrep -f "^sleep 7.7135" | head -n 1)
+check "which has it" grep -qaF "${secrets[build-variable]}" "/proc/$step/environ"
+lines=$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ')
+for kind in build-file build-variable build-base64; do
+    if grep -qF -- "${secrets[$kind]}" <<<"$lines"; then fail "no command line has it: $kind"; else ok "no command line has it: $kind"; fi
+done
+# Who has it in its environment: the client, who was given it there, and the step.
+holders=0
+for pid in $(pgrep -x portolan); do
+    [ "$pid" = "$building" ] || [ "$(awk '{print $4}' "/proc/$pid/stat")" = "$building" ] && continue
+    grep -qaF "${secrets[build-variable]}" "/proc/$pid/environ" 2>/dev/null && [ "$(tr '\0' ' ' <"/proc/$pid/cmdline" | grep -c 'acr build')" = 0 ] && holders=$((holders + 1))
+done
+equals "no process of the server has it in its environment" 0 $holders
+if wait $building; then fail "the build fails with its last step"; else ok "the build fails with its last step"; fi
+check "the log shows that something was hidden" grep -q '\*\*\*' "$here/build.log"
+cp "$here/build.log" "$here/data/client-build.log"
+
 kill -TERM $server
 wait $server || fail "the server ends in order"
 trap - EXIT
@@ -87,6 +132,9 @@ for kind in $(printf '%s\n' "${!secrets[@]}" | sort); do
     s=${secrets[$kind]}
     # A token is a secret by its signature; the front of it is the same in all.
     [ ${#s} -lt 200 ] || s=${s: -80}
+    # In layers, which are compressed, too.
+    found=$(find "$here/data" -type f -size +0 -exec sh -c 'gzip -t "$1" 2>/dev/null && gzip -dc "$1" | grep -qaF -e "$2" && echo "$1"' _ {} "$s" \;)
+    equals "in no layer: $kind" "" "$found"
     found=$(grep -rlaF --exclude=bootstrap.json -e "$s" -e "$(printf %s "$s" | base64 -w0 | tr -d '=')" \
         "$here/data" "$here/server.log" || true)
     equals "nowhere: $kind" "" "$found"

@@ -56,6 +56,8 @@ struct Slot {
     sharing: usize,
     /// Whether one step has it for itself.
     taken: bool,
+    /// Whether it is being filled, to be shared after that.
+    filling: bool,
     used: SystemTime,
     bytes: u64,
 }
@@ -100,7 +102,7 @@ impl Caches {
                 match (number, measured(&entry.path())) {
                     (Some(number), Some((bytes, used))) => {
                         next = next.max(number + 1);
-                        slots.insert(number, Slot { sharing: 0, taken: false, used, bytes });
+                        slots.insert(number, Slot { sharing: 0, taken: false, filling: false, used, bytes });
                     }
                     _ => remove(&entry.path())?,
                 }
@@ -158,13 +160,16 @@ impl Caches {
                 }
                 return Ok(Hold { caches: self.clone(), key, slot: number, alone });
             }
-            if sharing == Sharing::Locked && !slots.is_empty() {
+            // One that is to be shared is waited for while it is being filled.
+            let coming = sharing == Sharing::Shared && slots.values().any(|slot| slot.filling);
+            if coming || (sharing == Sharing::Locked && !slots.is_empty()) {
                 self.0.given_back.wait(&mut state);
                 continue;
             }
             // Taken while it is being filled, by whoever asked first.
             let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-            slots.insert(number, Slot { sharing: 0, taken: true, used: SystemTime::now(), bytes: 0 });
+            let filling = sharing == Sharing::Shared;
+            slots.insert(number, Slot { sharing: 0, taken: true, filling, used: SystemTime::now(), bytes: 0 });
             drop(state);
             let hold = Hold { caches: self.clone(), key, slot: number, alone: true };
             return self.make(hold, sharing, owner, fill);
@@ -196,6 +201,7 @@ impl Caches {
             let mut state = self.0.state.lock();
             if let Some(slot) = state.get_mut(&hold.key).and_then(|slots| slots.get_mut(&hold.slot)) {
                 slot.taken = false;
+                slot.filling = false;
                 slot.sharing += 1;
             }
             hold.alone = false;
@@ -388,6 +394,27 @@ mod tests {
         drop(caches);
         let caches = Caches::open(dir.path(), 1).unwrap();
         assert!(["a", "c", "d"].iter().all(|name| !kept(&caches, name)), "a smaller limit holds at once");
+    }
+
+    #[test]
+    fn one_that_is_being_filled_is_shared_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = Caches::open(dir.path(), u64::MAX).unwrap();
+        let (filling, begun) = crossbeam_channel::bounded(1);
+        let (go, may_go) = crossbeam_channel::bounded::<()>(1);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                let fill = |_: &Path| {
+                    filling.send(()).map_err(io::Error::other)?;
+                    may_go.recv().map_err(io::Error::other)
+                };
+                caches.take(&Digest::of(b"x"), Sharing::Shared, OWNER, &Cancel::new(), &fill).unwrap()
+            });
+            begun.recv().unwrap();
+            let second = scope.spawn(|| take(&caches, "x", Sharing::Shared));
+            go.send(()).unwrap();
+            assert_eq!(first.join().unwrap().path(), second.join().unwrap().path());
+        });
     }
 
     #[test]

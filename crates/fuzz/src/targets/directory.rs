@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use portolan_auth::authority::NewDirectoryToken;
 use portolan_auth::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
+use portolan_auth::ssh::SshKey;
 use portolan_auth::foreign::{Keys, unverified_issuer};
 use portolan_auth::{Authority, MasterKey, SigningKey};
 use portolan_server::http::fuzzing as edge;
@@ -97,6 +98,29 @@ pub(super) const CERTIFICATE: Target = Target {
     },
     words: &["-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----\n", "MIIB", "MIIC"],
     bytes_max: 2_000,
+};
+
+pub(super) const SSH_KEY: Target = Target {
+    name: "ssh_key",
+    run: |input| {
+        let Ok(key) = SshKey::parse(input) else { return };
+        // What is taken for a key can sign, and says the same of itself when it is read again.
+        let again = SshKey::parse(input).unwrap();
+        assert_eq!((key.public(), key.comment()), (again.public(), again.comment()));
+        assert!(key.comment().chars().all(|c| !c.is_control()));
+        assert!(key.sign(b"data", 4).is_ok());
+    },
+    words: &[
+        "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+        "-----END OPENSSH PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\n",
+        "-----END ",
+        "b3BlbnNzaC1rZXktdjEA",
+        "AAAABG5vbmU",
+        "ENCRYPTED",
+    ],
+    bytes_max: 3_000,
 };
 
 pub(super) const GRAPH_FILTER: Target = Target {

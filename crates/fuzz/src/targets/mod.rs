@@ -52,6 +52,7 @@ pub const ALL: &[&Target] = &[
     &tokens::SCOPE_MAP,
     &directory::FOREIGN_TOKEN,
     &directory::CERTIFICATE,
+    &directory::SSH_KEY,
     &directory::GRAPH_FILTER,
     &directory::GRAPH_PATH,
     &builds::DOCKERFILE,

@@ -36,7 +36,7 @@ each! {
     range content_range if_none_match log_window authorization challenge link host proxies scope page filter
     v2_path acr_path arm_path signed_url
     manifest config arm_body block_list
-    token scope_map foreign_token certificate graph_filter graph_path
+    token scope_map foreign_token certificate ssh_key graph_filter graph_path
     dockerfile expansion ignore tar
 }
 
