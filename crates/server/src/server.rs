@@ -484,7 +484,7 @@ fn build_config(settings: &Settings, network: DefaultNetwork) -> BuildConfig {
             cpus: (settings.build_cpus_max > 0).then(|| f64::from(settings.build_cpus_max)),
             secs_max: Some(RUN_SECS_MAX),
             output_bytes_max: Some(settings.build_output_bytes_max.0),
-            io_bytes_per_sec_max: Some(settings.build_io_bytes_per_sec_max.0).filter(|n| *n > 0),
+            io_bytes_per_sec_max: settings.build_io_bytes_per_sec_max.map(|max| max.0),
         },
         disk: DiskLimits {
             step_bytes_max: Some(settings.build_step_bytes_max.0),

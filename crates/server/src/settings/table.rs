@@ -401,7 +401,7 @@ settings! {
         build_pids_max: Positive = "4096";
         /// What one build step reads from and writes to the disk of the data folder in a second, each way; 0 for
         /// no limit.
-        build_io_bytes_per_sec_max: ByteSize = "0";
+        build_io_bytes_per_sec_max: Option<ByteSize> = "";
         /// Bytes of the files that one build step writes.
         build_step_bytes_max: ByteSize = "20GiB";
         /// Files, folders and links that one build step makes.
