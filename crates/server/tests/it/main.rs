@@ -27,6 +27,7 @@ mod machines;
 mod metrics;
 mod otel;
 mod people;
+mod platforms;
 mod process;
 mod rates;
 mod repo_tokens;
