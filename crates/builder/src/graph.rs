@@ -9,7 +9,7 @@ use crate::error::{Fault, Span, suggest};
 use crate::expand::Lexer;
 use crate::instruct::{Command, File};
 use crate::lint::{Finding, Rule};
-use crate::parse;
+use crate::{named, parse};
 
 /// More stages than any Dockerfile has; bounds threads and recursion.
 const STAGES_MAX: usize = 256;
@@ -23,6 +23,8 @@ pub(crate) enum Origin {
     Image(ImageRef),
     /// Another stage of the file.
     Stage(usize),
+    /// The files of a named context, by its number.
+    Files(usize),
 }
 
 /// The stages of a file, resolved.
@@ -37,6 +39,10 @@ pub(crate) struct Graph {
     /// The stage to build.
     pub(crate) target: usize,
     names: HashMap<String, usize>,
+    /// What the build's contexts are called, and what they are.
+    contexts: Vec<(String, Origin)>,
+    /// Stages that the file itself has.
+    own: usize,
     /// What `FROM` lines probably do not mean.
     pub(crate) findings: Vec<Finding>,
 }
@@ -69,7 +75,7 @@ impl Globals {
             globals.set(&format!("{prefix}ARCH"), platform.architecture.clone());
             globals.set(&format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
         }
-        let last = file.stages.last().and_then(|s| s.name.as_deref()).unwrap_or("default");
+        let last = file.stages.get(file.own_stages().saturating_sub(1)).and_then(|s| s.name.as_deref()).unwrap_or("default");
         globals.set("TARGETSTAGE", target.unwrap_or(last).to_owned());
         // The automatic ones can be set from outside too.
         for (name, value) in &mut globals.0 {
@@ -109,7 +115,9 @@ impl Graph {
             bases: Vec::new(),
             platforms: Vec::new(),
             labels: Vec::new(),
-            target: file.stages.len().saturating_sub(1),
+            target: file.own_stages().saturating_sub(1),
+            contexts: file.contexts.clone(),
+            own: file.own_stages(),
             names: HashMap::new(),
             findings: Vec::new(),
         };
@@ -152,21 +160,23 @@ impl Graph {
                     graph.findings.push(Finding::new(Rule::InvalidDefaultArgInFrom, stage.span, message));
                 }
             }
-            let origin = match graph.names.get(&base.to_lowercase()) {
+            let origin = match (graph.context(&base), graph.names.get(&base.to_lowercase())) {
                 // Whatever a stage is called, this is the empty image.
                 _ if base == "scratch" => Origin::Scratch,
-                Some(&earlier) => Origin::Stage(earlier),
-                None => Origin::Image(graph.image(&base, stage.span).map_err(|fault| fault.at(&stage.base))?),
+                (Some(context), _) => context,
+                (None, Some(&earlier)) => Origin::Stage(earlier),
+                (None, None) => Origin::Image(graph.image(&base, stage.span).map_err(|fault| fault.at(&stage.base))?),
             };
             graph.platforms.push(match (&origin, stage_platform) {
                 // A stage on a stage is for what that one is for, whatever it says.
-                (Origin::Stage(earlier), _) => graph.platforms[*earlier].clone(),
+                (Origin::Stage(earlier), _) => graph.platforms.get(*earlier).unwrap_or(platform).clone(),
                 (_, Some(own)) => own,
                 (_, None) => platform.clone(),
             });
             graph.bases.push(origin);
             graph.labels.push(match &stage.name {
-                _ if file.stages.len() == 1 => String::new(),
+                _ if index >= file.own_stages() => graph.context_label(index),
+                _ if file.own_stages() == 1 => String::new(),
                 Some(name) => name.clone(),
                 None => format!("stage-{index}"),
             });
@@ -190,10 +200,20 @@ impl Graph {
         Ok(graph)
     }
 
+    /// The build's context that a name means.
+    fn context(&self, name: &str) -> Option<Origin> {
+        self.contexts.iter().rev().find(|(context, _)| named::is_meant(context, name)).map(|(_, origin)| origin.clone())
+    }
+
+    fn context_label(&self, stage: usize) -> String {
+        let is = |(_, origin): &&(String, Origin)| *origin == Origin::Stage(stage);
+        self.contexts.iter().find(is).map_or_else(String::new, |(name, _)| format!("context {name}"))
+    }
+
     fn find(&self, name: &str) -> Option<usize> {
         match self.names.get(&name.to_lowercase()) {
             Some(index) => Some(*index),
-            None => name.parse().ok().filter(|index| *index < self.bases.len()),
+            None => name.parse().ok().filter(|index| *index < self.own),
         }
     }
 
@@ -215,17 +235,21 @@ impl Graph {
                 .hint("name the image in a stage of its own, FROM ${IMAGE} AS <name>, and copy from that"));
         }
         if from.bytes().all(|b| b.is_ascii_digit()) {
-            return match from.parse().ok().filter(|index: &usize| *index < self.bases.len()) {
+            return match from.parse().ok().filter(|index: &usize| *index < self.own) {
                 Some(index) => Ok(Origin::Stage(index)),
                 None => Err(Fault::new(span, format!("there is no stage number {from}"))
                     .at(&format!("from={from}"))
-                    .hint(format!("the file has {} stages, counted from 0", self.bases.len()))),
+                    .hint(format!("the file has {} stages, counted from 0", self.own))),
             };
         }
-        match self.names.get(&from.to_lowercase()) {
+        if let Some(number) = named::number(from) {
+            return Ok(Origin::Files(number));
+        }
+        match (self.context(from), self.names.get(&from.to_lowercase())) {
             _ if from == "scratch" => Ok(Origin::Scratch),
-            Some(index) => Ok(Origin::Stage(*index)),
-            None => self.image(from, span).map(Origin::Image).map_err(|fault| fault.at(from)),
+            (Some(context), _) => Ok(context),
+            (None, Some(index)) => Ok(Origin::Stage(*index)),
+            (None, None) => self.image(from, span).map(Origin::Image).map_err(|fault| fault.at(from)),
         }
     }
 

@@ -44,6 +44,7 @@ mod graph;
 mod instruct;
 pub mod lint;
 pub mod needs;
+mod named;
 mod parse;
 pub mod ports;
 pub mod remote;
@@ -60,6 +61,7 @@ pub use cancel::Cancel;
 pub use context::BuildContext;
 pub use error::{BuildError, ErrorKind};
 pub use event::Event;
+pub use named::NamedContext;
 pub use exec::{DefaultNetwork, DiskLimits, StepLimits, UserNs};
 
 /// Platforms of one build.
@@ -182,6 +184,8 @@ pub struct BuildRequest {
     pub secrets: Vec<BuildSecret>,
     /// What `RUN --mount=type=ssh` may use; the last of an id counts.
     pub ssh: Vec<SshForward>,
+    /// What names mean in this build instead of stages and images (`--build-context`).
+    pub named_contexts: Vec<(String, NamedContext)>,
     /// Whose build this is. Builds of different tenants share no work and no results.
     pub tenant: String,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970: no time in the image is later, and the
@@ -246,6 +250,7 @@ impl BuildRequest {
             origin_labels: Vec::new(),
             secrets: Vec::new(),
             ssh: Vec::new(),
+            named_contexts: Vec::new(),
             tenant: String::new(),
             source_date_epoch: None,
             cache_export: CacheExport::default(),

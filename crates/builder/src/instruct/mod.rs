@@ -8,6 +8,7 @@ mod read;
 use portolan_types::oci::Healthcheck;
 
 use crate::error::{Fault, Span};
+use crate::graph::Origin;
 use crate::lint::{self, Checks, Finding};
 use crate::parse::Dockerfile;
 
@@ -25,6 +26,17 @@ pub(crate) struct File {
     pub(crate) findings: Vec<Finding>,
     /// What the file itself says of build checks.
     pub(crate) checks: Checks,
+    /// Contexts of the build by their names, and how many of the stages stand for them: the
+    /// last ones ([`crate::named`]).
+    pub(crate) contexts: Vec<(String, Origin)>,
+    pub(crate) synthetic: usize,
+}
+
+impl File {
+    /// How many stages the file itself has.
+    pub(crate) fn own_stages(&self) -> usize {
+        self.stages.len() - self.synthetic
+    }
 }
 
 /// `FROM` and what follows it.
@@ -183,7 +195,15 @@ pub(crate) fn read(file: Dockerfile) -> Result<File, Fault> {
         None => Checks::default(),
     };
     let findings = Vec::new();
-    let mut out = File { global_args: Vec::new(), stages: Vec::new(), escape: file.escape, findings, checks };
+    let mut out = File {
+        global_args: Vec::new(),
+        stages: Vec::new(),
+        escape: file.escape,
+        findings,
+        checks,
+        contexts: Vec::new(),
+        synthetic: 0,
+    };
     for node in &file.nodes {
         if node.keyword.eq_ignore_ascii_case("FROM") {
             out.stages.push(read::stage(node)?);

@@ -27,6 +27,7 @@ pub(super) fn read(request: &BuildRequest) -> Result<File, Fault> {
         return Err(parse::foreign_syntax(Span { first: 1, last: 1 }, image));
     }
     let mut file = parse::parse(&request.dockerfile).and_then(instruct::read)?;
+    crate::named::add(&mut file, &request.named_contexts);
     if let Some(text) = build_arg(request, CHECK_ARG) {
         file.checks = Checks::parse(text)
             .map_err(|why| Fault::new(Span { first: 1, last: 1 }, format!("--build-arg {CHECK_ARG}: {why}")))?;

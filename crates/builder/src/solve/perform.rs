@@ -75,13 +75,16 @@ impl Crew<'_> {
 
     /// The state of the stage or image that a step copies from. May wait for a stage.
     pub(super) fn copy_source(&self, copy: &CopyOp, plan: &StagePlan) -> Result<Option<State>, Stop> {
-        copy.from.as_ref().map(|origin| self.state_of(origin, plan)).transpose()
+        let origin = copy.from.as_ref().filter(|origin| !matches!(origin, Origin::Files(_)));
+        origin.map(|origin| self.state_of(origin, plan)).transpose()
     }
 
     /// The state of a stage or image. May wait for a stage.
     pub(super) fn state_of(&self, origin: &Origin, plan: &StagePlan) -> Result<State, Stop> {
         match origin {
-            Origin::Scratch => Ok(State { id: Key::new("scratch").finish(), chain: Chain::empty(), by_content: false }),
+            Origin::Scratch | Origin::Files(_) => {
+                Ok(State { id: Key::new("scratch").finish(), chain: Chain::empty(), by_content: false })
+            }
             Origin::Stage(index) => self.stage_state(*index),
             Origin::Image(name) => {
                 let image =

@@ -25,6 +25,7 @@ use crate::exec::Network;
 use crate::graph::{Globals, Graph, Origin};
 use crate::instruct::{File, Instruction};
 use crate::lint::{Finding, Rule};
+use crate::named::NamedContext;
 use crate::ports::BaseImage;
 use crate::{BuildContext, BuildRequest, Engine, fsys, instruct, parse};
 
@@ -344,7 +345,7 @@ impl<'a> Planner<'a> {
         let own = &file.stages[index];
         let platform = &graph.platforms[index];
         let base = match &graph.bases[index] {
-            Origin::Scratch => StageBase::Scratch,
+            Origin::Scratch | Origin::Files(_) => StageBase::Scratch,
             Origin::Image(name) => {
                 let image = self.image(name, platform, own.span)?;
                 self.check_platform(name, &image, platform, own.span);
@@ -446,6 +447,13 @@ impl<'a> Planner<'a> {
                 key = key.text("context").digest(&digest);
                 plan = Some(resolved);
             }
+            Some(Origin::Files(number)) => {
+                let opts = SelectOpts { cancel: Some(self.cancel), ..SelectOpts::default() };
+                let files = self.request.named_contexts.get(*number).map(|(_, context)| context);
+                let (digest, resolved) = self.digested(resolve(files, copy, &opts), title, span)?;
+                key = key.text("context").digest(&digest);
+                plan = Some(resolved);
+            }
             Some(origin) => {
                 let from = self.origin_key(origin, platform, parent, span)?;
                 key = key.text("from").digest(&from).list(copy.sources.iter().map(String::as_str));
@@ -496,7 +504,7 @@ impl<'a> Planner<'a> {
         span: Span,
     ) -> Result<Digest, BuildError> {
         Ok(match origin {
-            Origin::Scratch => Key::new("scratch").finish(),
+            Origin::Scratch | Origin::Files(_) => Key::new("scratch").finish(),
             Origin::Image(name) => Key::new("image").digest(&self.image(name, platform, span)?.digest).finish(),
             Origin::Stage(index) => {
                 self.stage(*index, span)?;
@@ -589,6 +597,11 @@ impl<'a> Planner<'a> {
             BuildContext::Folder(folder) => Plan::resolve(folder, sources, &opts),
             BuildContext::Packed(context) => Plan::resolve_context(context, sources, &opts),
         };
+        self.digested(plan, title, span)
+    }
+
+    /// What is to be copied, with its digest; a failure is shown as the step's.
+    fn digested(&self, plan: Result<Plan, CopyError>, title: &str, span: Span) -> Result<(Digest, Plan), BuildError> {
         let read = plan.and_then(|plan| plan.digest(self.cancel).map(|digest| (digest, plan)));
         read.map_err(|error| {
             let error = copy_error(self.source, span, error);
@@ -599,6 +612,15 @@ impl<'a> Planner<'a> {
             }
             error
         })
+    }
+}
+
+/// What to copy of a named context.
+fn resolve(files: Option<&NamedContext>, copy: &CopyOp, opts: &SelectOpts<'_>) -> Result<Plan, CopyError> {
+    match files {
+        Some(NamedContext::Files(BuildContext::Folder(folder))) => Plan::resolve(folder, &copy.sources, opts),
+        Some(NamedContext::Files(BuildContext::Packed(context))) => Plan::resolve_context(context, &copy.sources, opts),
+        _ => Err(CopyError::User("there is no such context".to_owned())),
     }
 }
 
