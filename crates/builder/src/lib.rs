@@ -184,6 +184,8 @@ pub struct BuildRequest {
     pub secrets: Vec<BuildSecret>,
     /// What `RUN --mount=type=ssh` may use; the last of an id counts.
     pub ssh: Vec<SshForward>,
+    /// Who fetches what `ADD` names that is elsewhere. `None`: nobody, and such an `ADD` fails.
+    pub remotes: Option<Arc<dyn ports::Remotes>>,
     /// What names mean in this build instead of stages and images (`--build-context`).
     pub named_contexts: Vec<(String, NamedContext)>,
     /// Whose build this is. Builds of different tenants share no work and no results.
@@ -250,6 +252,7 @@ impl BuildRequest {
             origin_labels: Vec::new(),
             secrets: Vec::new(),
             ssh: Vec::new(),
+            remotes: None,
             named_contexts: Vec::new(),
             tenant: String::new(),
             source_date_epoch: None,

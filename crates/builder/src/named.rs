@@ -42,7 +42,8 @@ pub(crate) fn add(file: &mut File, contexts: &[(String, NamedContext)]) {
 /// Whether what a file calls `name` is the context of that name: written alike, or the same
 /// image (`alpine`, `docker.io/library/alpine:latest`).
 pub(crate) fn is_meant(context: &str, name: &str) -> bool {
-    let image = |text: &str| text.parse::<ImageRef>().ok().map(|i| (i.host.clone(), i.repo.clone(), i.reference().to_string()));
+    let image =
+        |text: &str| text.parse::<ImageRef>().ok().map(|i| (i.host.clone(), i.repo.clone(), i.reference().to_string()));
     context.eq_ignore_ascii_case(name) || image(context).is_some_and(|wanted| image(name) == Some(wanted))
 }
 
@@ -78,7 +79,9 @@ mod tests {
 
     #[test]
     fn names_of_images_are_the_same_however_written() {
-        for (context, name) in [("lib", "LIB"), ("alpine", "docker.io/library/alpine:latest"), ("a/b:1", "docker.io/a/b:1")] {
+        for (context, name) in
+            [("lib", "LIB"), ("alpine", "docker.io/library/alpine:latest"), ("a/b:1", "docker.io/a/b:1")]
+        {
             assert!(is_meant(context, name) && is_meant(name, context), "{context} {name}");
         }
         for (context, name) in [("lib", "lib2"), ("alpine:3", "alpine"), ("h.example/alpine", "alpine")] {

@@ -7,12 +7,16 @@
 //! *Architecture invariant:* the engine reads and writes digests; it never sees a
 //! repository, a registry, a token or a database.
 
+use std::any::Any;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use portolan_types::oci::{Descriptor, ImageConfig};
 use portolan_types::{Digest, ImageRef, Platform};
 
 use crate::Cancel;
+use crate::remote::GitSource;
 
 /// Content by digest.
 pub trait Content: Send + Sync {
@@ -57,6 +61,49 @@ pub trait StepCache: Send + Sync {
     fn get(&self, key: &Digest) -> Option<Vec<u8>>;
     /// Keep a record. Losing it costs time, never correctness.
     fn put(&self, key: &Digest, record: &[u8]);
+}
+
+/// Keeps what was fetched for as long as somebody has it.
+pub type Hold = Arc<dyn Any + Send + Sync>;
+
+/// A file that was fetched.
+#[derive(Clone)]
+pub struct RemoteFile {
+    /// Where it is on this machine; it is not changed.
+    pub path: PathBuf,
+    /// Of its contents, SHA-256.
+    pub digest: Digest,
+    /// What the server calls it, without folders.
+    pub name: Option<String>,
+    /// `Last-Modified` in seconds since 1970; 0 when the server does not say.
+    pub mtime: i64,
+    /// Keeps the file.
+    pub hold: Hold,
+}
+
+impl std::fmt::Debug for RemoteFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.digest)
+    }
+}
+
+/// A checked-out git repository.
+pub struct RemoteTree {
+    /// Its folder on this machine.
+    pub root: PathBuf,
+    /// Keeps the folder.
+    pub hold: Hold,
+}
+
+/// Fetches what `ADD` names that is elsewhere. Errors are sentences for the log; none of them
+/// repeats a password.
+pub trait Remotes: Send + Sync {
+    /// A file, by its `http` or `https` address. `note` takes lines for the log.
+    fn file(&self, url: &str, note: &dyn Fn(&str)) -> Result<RemoteFile, String>;
+    /// The commit that a source means now: 40 or 64 hexadecimal digits.
+    fn commit(&self, source: &GitSource) -> Result<String, String>;
+    /// That commit of the source, checked out.
+    fn tree(&self, source: &GitSource, commit: &str, keep_git_dir: bool) -> Result<RemoteTree, String>;
 }
 
 /// An ssh agent: lists keys and signs with them.

@@ -20,11 +20,12 @@ use crate::exec::Network;
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
 use crate::instruct::{
-    Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security, is_remote,
+    Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security,
 };
 use crate::lint::Finding;
 use crate::ports::BaseImage;
 use checks::Noted;
+use super::remote::RemoteAdd;
 use values::{Vars, absolute, exposed};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -111,6 +112,8 @@ pub(super) struct CopyOp {
     pub(super) unpack: bool,
     /// `--link`.
     pub(super) link: bool,
+    /// Sources of `ADD` that are elsewhere.
+    pub(super) remotes: Vec<RemoteAdd>,
 }
 
 #[derive(Clone, Debug)]
@@ -518,12 +521,23 @@ impl<'a> Eval<'a> {
         let exclude = self.expand_all(&copy.exclude, span)?;
         Ignore::of(exclude.iter().map(String::as_str))
             .map_err(|e| Fault::new(span, format!("--exclude={}: {}", e.pattern, e.why)).at("--exclude"))?;
-        if let Some(url) = sources.iter().find(|s| copy.add && is_remote(s)) {
-            return Err(Fault::new(span, format!("ADD cannot fetch {url} yet"))
-                .hint("download it in a RUN step, for example RUN wget or RUN curl -fsSLO"));
+        let checksum = copy.checksum.as_deref().map(|text| self.expand(text, span)).transpose()?;
+        let (mut remotes, mut here) = (Vec::new(), Vec::new());
+        for source in &sources {
+            let read = match copy.add {
+                true => RemoteAdd::read(source, checksum.as_deref(), copy.keep_git_dir),
+                false => Ok(None),
+            };
+            match read.map_err(|why| Fault::new(span, why).at(source))? {
+                Some(remote) => remotes.push(remote),
+                None => here.push(source.clone()),
+            }
         }
-        if copy.checksum.is_some() || copy.keep_git_dir {
-            return Err(Fault::new(span, "--checksum and --keep-git-dir are for downloads and git addresses"));
+        if checksum.is_some() && (remotes.len() != 1 || !here.is_empty()) {
+            return Err(Fault::new(span, "--checksum is for one download or git address").at("--checksum"));
+        }
+        if copy.keep_git_dir && remotes.is_empty() {
+            return Err(Fault::new(span, "--keep-git-dir is for git addresses").at("--keep-git-dir"));
         }
         let documents: Vec<(String, String)> = copy
             .documents
@@ -558,7 +572,8 @@ impl<'a> Eval<'a> {
         created_by.push_str(&format!(" {written} # buildkit"));
         let shown = self.shown(instruction, false);
         let (unpack, parents, link) = (copy.unpack, copy.parents, copy.link);
-        let op = CopyOp { from, sources, documents, dest, chown, chmod, unpack, parents, exclude, link };
+        let op =
+            CopyOp { from, sources: here, documents, dest, chown, chmod, unpack, parents, exclude, link, remotes };
         self.step(instruction, trigger, shown, Op::Copy(op));
         self.history(&created_by, true);
         Ok(())

@@ -26,6 +26,7 @@ mod mounts;
 mod perform;
 mod plan;
 mod probe;
+mod remote;
 mod run;
 mod shared;
 mod signal;

@@ -133,6 +133,7 @@ impl Crew<'_> {
             let plan = Plan::resolve(source.root(), &copy.sources, &select).map_err(wrong)?;
             apply(&plan, &opts).map_err(wrong)?;
         }
+        self.add_remotes(step, copy, active, &opts)?;
         if !copy.documents.is_empty() {
             let folder = self.folder()?;
             for (name, text) in &copy.documents {

@@ -26,7 +26,7 @@ use crate::graph::{Globals, Graph, Origin};
 use crate::instruct::{File, Instruction};
 use crate::lint::{Finding, Rule};
 use crate::named::NamedContext;
-use crate::ports::BaseImage;
+use crate::ports::{BaseImage, Remotes};
 use crate::{BuildContext, BuildRequest, Engine, fsys, instruct, parse};
 
 /// An ignore file's size.
@@ -437,6 +437,9 @@ impl<'a> Planner<'a> {
         span: Span,
     ) -> Result<(Digest, Option<Plan>), BuildError> {
         let mut key = copy_flags(Key::new("copy").digest(parent), copy);
+        if !self.checks_only {
+            key = self.remote_keys(key, copy, span)?;
+        }
         let mut plan = None;
         match &copy.from {
             None if copy.sources.is_empty() => {}
@@ -460,6 +463,31 @@ impl<'a> Planner<'a> {
             }
         }
         Ok((key.finish(), plan))
+    }
+
+    /// Who fetches what `ADD` names.
+    pub(super) fn fetching(&self) -> Option<&dyn Remotes> {
+        self.request.remotes.as_deref()
+    }
+
+    pub(super) fn source_error(&self, fault: &Fault) -> BuildError {
+        if self.cancel.is_cancelled() { BuildError::cancelled() } else { self.source.error(fault) }
+    }
+
+    /// Do something that takes its time, and show it.
+    pub(super) fn told<T>(
+        &self,
+        title: &str,
+        work: impl FnOnce(&dyn Fn(&str)) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let step = self.log.step(title);
+        let done = work(&|line| step.note(line));
+        match &done {
+            Ok(_) => step.done(),
+            Err(_) if self.cancel.is_cancelled() => step.cancelled(),
+            Err(why) => step.failed(why),
+        }
+        done
     }
 
     /// What a step's mounts show of the context.
