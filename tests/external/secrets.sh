@@ -88,7 +88,7 @@ cat >"$here/ctx/Dockerfile" <<'D'
 FROM busybox
 ARG KEY
 ENV DERIVED=x-$KEY
-RUN --mount=type=secret,id=file cat /run/secrets/file; cat /run/secrets/file >&2; wc -c < /run/secrets/file > /size
+RUN --mount=type=secret,id=file cat /run/secrets/file; cat /run/secrets/file >&2; wc -c < /run/secrets/file > /size; echo found in a layer > /marker
 RUN --mount=type=secret,id=variable,env=TOKEN --mount=type=cache,target=/cache echo "$TOKEN"; i=0; \
     while [ $i -lt ${#TOKEN} ]; do i=$((i+1)); echo "$TOKEN" | cut -c $i | tr -d '\n'; sleep 0.01; done; echo
 RUN --mount=type=secret,id=encoded base64 /run/secrets/encoded
@@ -128,13 +128,16 @@ trap - EXIT
 [ "$(wc -c <"$here/server.log")" -gt 10000 ] || fail "the log says much" "$(wc -c <"$here/server.log") bytes"
 # What is found when it is there: a name that was logged, a text that was stored.
 check "the search finds what is there" grep -rqF -- secretreg "$here/data" "$here/server.log"
+layers_with() { # the compressed files that hold a text
+    find "$here/data" -type f -size +0 -exec sh -c 'gzip -t "$1" 2>/dev/null && gzip -dc "$1" | grep -qaF -e "$2" && echo "$1"' _ {} "$1" \;
+}
+check "in layers, too" test -n "$(layers_with "found in a layer")"
 for kind in $(printf '%s\n' "${!secrets[@]}" | sort); do
     s=${secrets[$kind]}
     # A token is a secret by its signature; the front of it is the same in all.
     [ ${#s} -lt 200 ] || s=${s: -80}
     # In layers, which are compressed, too.
-    found=$(find "$here/data" -type f -size +0 -exec sh -c 'gzip -t "$1" 2>/dev/null && gzip -dc "$1" | grep -qaF -e "$2" && echo "$1"' _ {} "$s" \;)
-    equals "in no layer: $kind" "" "$found"
+    equals "in no layer: $kind" "" "$(layers_with "$s")"
     found=$(grep -rlaF --exclude=bootstrap.json -e "$s" -e "$(printf %s "$s" | base64 -w0 | tr -d '=')" \
         "$here/data" "$here/server.log" || true)
     equals "nowhere: $kind" "" "$found"
