@@ -12,6 +12,7 @@ mod cache;
 mod check;
 mod content;
 mod door;
+mod fetched;
 mod git;
 mod images;
 mod lfs;
@@ -109,6 +110,8 @@ struct Shared {
     /// What is in it.
     fetch_ca: Option<Vec<u8>>,
     web: WebClient,
+    /// Downloads that are kept.
+    fetched_dir: PathBuf,
 }
 
 impl Builds {
@@ -162,6 +165,7 @@ impl Builds {
                 fetch_ca_file: config.fetch_ca_file,
                 fetch_ca,
                 web,
+                fetched_dir: config.state_dir.join("fetched"),
             }),
             engine,
             steps,
@@ -241,6 +245,8 @@ pub(crate) fn check_options(options: &portolan_tasks::BuildOptions) -> Result<()
     attest::Wishes::read(options)?;
     Ok(())
 }
+
+pub(crate) use remote::check_named;
 
 /// Whether an address is one that builds can fetch a context from. The error says what is
 /// wrong and repeats nothing of it.

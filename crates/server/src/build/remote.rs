@@ -17,7 +17,7 @@ use portolan_api::registry::ByteStream;
 use portolan_api::web::{Download, Validators};
 use portolan_builder::context::{Assembly, Context, ContextError, ContextLimits};
 use portolan_builder::remote::{Remote, without_password};
-use portolan_builder::{BuildContext, Cancel};
+use portolan_builder::{BuildContext, Cancel, NamedContext};
 use portolan_tasks::{BuildOptions, CancelFlag, Job, RunLog};
 use portolan_types::oci::{Descriptor, ManifestKind, ManifestView};
 use portolan_types::{ImageRef, Secret, limits};
@@ -25,6 +25,7 @@ use portolan_types::{ImageRef, Secret, limits};
 use super::git::Git;
 use super::images::RunImages;
 use super::run::{Trouble, blocking};
+use super::stock::Owner;
 use super::source::{Source, contents_file, in_files, server, unreadable};
 use super::{Builds, Shared};
 
@@ -96,24 +97,31 @@ pub(super) struct Fetcher {
     pub(super) git: Git,
     pub(super) cancel: CancelFlag,
     pub(super) scratch: Arc<Scratch>,
+    /// Where downloads are kept for later builds.
+    pub(super) kept: PathBuf,
+    /// Whether a repository's own folder stays in a context (`BUILDKIT_CONTEXT_KEEP_GIT_DIR`).
+    pub(super) keep_git_dir: bool,
 }
 
 impl Fetcher {
     pub(super) fn new(
         shared: Arc<Shared>,
-        options: &BuildOptions,
+        job: &Job,
         cancel: CancelFlag,
         dir: &Path,
     ) -> io::Result<Fetcher> {
+        let owner = Owner { registry: job.registry, caller: job.build.caller };
         let git = Git {
             egress: shared.egress.clone(),
             local_root: shared.git_folder.clone(),
             cancel: cancel.clone(),
-            credentials: credentials(options),
+            credentials: credentials(&job.build.options),
             ca_file: shared.fetch_ca_file.clone(),
             web: shared.web.clone(),
         };
-        Ok(Fetcher { shared, git, cancel, scratch: Scratch::new(dir.with_extension("fetched"))? })
+        let scratch = Scratch::new(dir.with_extension("fetched"))?;
+        let kept = shared.fetched_dir.join(owner.folder());
+        Ok(Fetcher { shared, kept, git, cancel, scratch, keep_git_dir: false })
     }
 
     /// Download into a file of the scratch folder; its path and bytes.
@@ -212,7 +220,7 @@ impl Builds {
                 std::fs::create_dir_all(&scratch).map_err(|e| server("make a folder", e))?;
                 let commit = fetcher.git.commit(git, &scratch).await.map_err(stopped)?;
                 log.note(&format!("Fetching {} at commit {commit}", git.shown()));
-                let checkout = fetcher.git.check_out(git, &commit, false, &scratch).await.map_err(stopped)?;
+                let checkout = fetcher.git.check_out(git, &commit, fetcher.keep_git_dir, &scratch).await.map_err(stopped)?;
                 let origin = (without_password(&git.url), Some(commit));
                 Ok((Files::Tree(BuildContext::Folder(checkout.root)), Some(origin)))
             }
@@ -249,6 +257,60 @@ impl Builds {
                 Ok((Files::Tree(BuildContext::Packed(files)), Some((name.to_string(), Some(digest)))))
             }
         }
+    }
+}
+
+impl Builds {
+    /// The contexts that a build was given names for.
+    pub(super) async fn named_contexts(
+        &self,
+        job: &Job,
+        images: &Arc<RunImages>,
+        fetcher: &Fetcher,
+        log: &RunLog,
+        stop: &Cancel,
+    ) -> Result<Vec<(String, NamedContext)>, Trouble> {
+        let mut out = Vec::new();
+        for named in &job.build.options.contexts {
+            let wrong = |why: String| Trouble::Order(format!("the context {}: {why}", named.name));
+            let path = fetcher.scratch.path();
+            let context = if let Some(key) = uploaded(job.registry, &named.source) {
+                let owner = Owner { registry: job.registry, caller: job.build.caller };
+                let (context, received) = self.received(&key, &owner, &path, stop).await?;
+                self.keep(owner, path, received);
+                NamedContext::Files(BuildContext::Packed(context))
+            } else if let Some(name) = named.source.strip_prefix(IMAGE) {
+                let name = name.parse().map_err(|e| wrong(format!("{name:?} is no image: {e}")))?;
+                NamedContext::Image(name)
+            } else {
+                let address = Address::read(&named.source).map_err(wrong)?;
+                match self.files(&address, images, fetcher, &path, log, stop).await?.0 {
+                    Files::Tree(files) => NamedContext::Files(files),
+                    Files::Dockerfile(..) => return Err(wrong("what was fetched is no archive".into())),
+                }
+            };
+            out.push((named.name.clone(), context));
+        }
+        Ok(out)
+    }
+}
+
+/// Before the name of an image that a name stands for.
+const IMAGE: &str = "docker-image://";
+
+/// The object of an uploaded context.
+fn uploaded(registry: i64, source: &str) -> Option<String> {
+    portolan_tasks::context_key(registry, source).filter(|_| portolan_tasks::is_uploaded(source))
+}
+
+/// Whether a name's source is one that builds understand. The error repeats nothing of it.
+pub(crate) fn check_named(source: &str) -> Result<(), String> {
+    if portolan_tasks::is_uploaded(source) {
+        return Ok(());
+    }
+    match source.strip_prefix(IMAGE) {
+        Some(name) => name.parse::<ImageRef>().map(drop).map_err(|_| "it is no image".into()),
+        None => Address::read(source).map(drop),
     }
 }
 

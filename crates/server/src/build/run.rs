@@ -93,10 +93,11 @@ impl Builds {
             cancel: cancel.clone(),
             found: Mutex::default(),
         });
-        let fetcher = Fetcher::new(self.shared.clone(), options, cancel.clone(), dir);
+        let fetcher = Fetcher::new(self.shared.clone(), job, cancel.clone(), dir);
         let fetcher = fetcher.map_err(|e| Trouble::Server(format!("make a folder for what is fetched: {e}")))?;
         let source = self.source(job, &images, &fetcher, dir, log, &stop).await?;
         let (origin, _fetched) = (source.origin.clone(), source.fetched.clone());
+        let named_contexts = self.named_contexts(job, &images, &fetcher, log, &stop).await?;
         log.note("Finished downloading source code");
 
         let timeout = job.timeout_secs;
@@ -110,6 +111,8 @@ impl Builds {
         let origin_labels = attest::origin_labels(origin.as_ref());
         attesting.tell_origin(&origin_labels);
         let request = BuildRequest {
+            named_contexts,
+            remotes: Some(Arc::new(fetcher)),
             tenant: tenant(job, registry),
             origin_labels,
             source_date_epoch: options.source_date_epoch,

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_builder::{BuildContext, Cancel};
@@ -48,28 +48,39 @@ impl Builds {
         path: &Path,
         stop: &Cancel,
     ) -> Result<Source, Trouble> {
-        let archive = self.archive(&job.build.context).await?;
         let owner = Owner { registry: registry.id, caller: job.build.caller };
-        let shelf = self.stock.shelf(&owner).map_err(|e| server("open what earlier contexts left", e))?;
-        let (path, stop, name) = (path.to_owned(), stop.clone(), job.build.dockerfile.clone());
-        let (source, received) = blocking({
-            let path = path.clone();
-            move || {
-                let (context, received) = receive(archive, &path, &shelf, &stop)?;
-                Ok::<_, Trouble>((in_context(context, &name)?, received))
-            }
-        })
-        .await??;
-        if !received.is_empty() {
-            // Beside the build, which has the file open and needs it no more than that.
-            let stock = self.stock.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = stock.keep(&owner, &path, &received) {
-                    tracing::warn!(%error, "keep the contents of a build context");
-                }
-            });
+        let (context, received) = self.received(&job.build.context, &owner, path, stop).await?;
+        self.keep(owner, path.to_owned(), received);
+        let name = job.build.dockerfile.clone();
+        blocking(move || in_context(context, &name)).await?
+    }
+
+    /// Read the context that an object holds. Its new contents are in the file at `path`.
+    pub(super) async fn received(
+        &self,
+        key: &str,
+        owner: &Owner,
+        path: &Path,
+        stop: &Cancel,
+    ) -> Result<(Context, Vec<Received>), Trouble> {
+        let archive = self.archive(key).await?;
+        let shelf = self.stock.shelf(owner).map_err(|e| server("open what earlier contexts left", e))?;
+        let (path, stop) = (path.to_owned(), stop.clone());
+        blocking(move || receive(archive, &path, &shelf, &stop)).await?
+    }
+
+    /// Keep what a context brought, beside the build, which has the file open and needs it no
+    /// more than that.
+    pub(super) fn keep(&self, owner: Owner, path: PathBuf, received: Vec<Received>) {
+        if received.is_empty() {
+            return;
         }
-        Ok(source)
+        let stock = self.stock.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = stock.keep(&owner, &path, &received) {
+                tracing::warn!(%error, "keep the contents of a build context");
+            }
+        });
     }
 
     /// A packed context, for a thread that may block.

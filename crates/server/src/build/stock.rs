@@ -59,6 +59,14 @@ impl Owner {
         self.caller.map_or_else(|| "all".to_owned(), |caller| caller.to_string())
     }
 
+    /// The name of a folder of this owner's.
+    pub(crate) fn folder(&self) -> String {
+        match self.caller {
+            None => format!("r{}", self.registry),
+            Some(caller) => format!("r{}-{caller}", self.registry),
+        }
+    }
+
     /// The inverse.
     pub(crate) fn of_word(registry: i64, word: &str) -> Option<Owner> {
         let caller = match word {
@@ -105,10 +113,7 @@ impl Shelves {
 
     /// The shelf of an owner; read from the disk when it is first asked for.
     pub(crate) fn shelf(&self, owner: &Owner) -> io::Result<Arc<Shelf>> {
-        let name = match owner.caller {
-            None => format!("r{}", owner.registry),
-            Some(caller) => format!("r{}-{caller}", owner.registry),
-        };
+        let name = owner.folder();
         let mut shelves = self.shelves.lock();
         if let Some(shelf) = shelves.get(&name) {
             return Ok(shelf.clone());

@@ -25,9 +25,7 @@ const SECRET_BYTES_MAX: usize = 500 * 1024;
 const EPOCH_SECS_MAX: u64 = 253_402_300_799;
 
 /// Options that are written down and read, but that no build heeds yet.
-const NOT_YET: &[&str] = &[
-    "contexts",
-];
+const NOT_YET: &[&str] = &[];
 
 /// Read the options of an order. One platform alone is given back beside them: it is the run's
 /// own.
@@ -198,7 +196,9 @@ fn ssh(at: &At, value: Value) -> Result<SshAgent, Error> {
 fn contexts(at: &At, value: Value) -> Result<Vec<NamedSource>, Error> {
     let list = at.list(value, ITEMS_MAX, |at, v| {
         let [name, source] = at.object(v, ["name", "source"])?;
-        Ok(NamedSource { name: at.member("name").text(name)?, source: at.member("source").text(source)? })
+        let source = at.member("source").text(source)?;
+        crate::build::check_named(&source).map_err(|why| at.member("source").wrong(&why))?;
+        Ok(NamedSource { name: at.member("name").text(name)?, source })
     })?;
     distinct(at, &list.iter().map(|c| c.name.to_ascii_lowercase()).collect::<Vec<_>>())?;
     Ok(list)
