@@ -89,6 +89,8 @@ pub struct ExecConfig {
     pub network: DefaultNetwork,
     /// An OCI runtime (`runc`, `crun`) that makes the sandboxes instead of libcontainer.
     pub runtime: Option<PathBuf>,
+    /// What the steps' machine is called.
+    pub hostname: String,
 }
 
 impl ExecConfig {
@@ -103,6 +105,7 @@ impl ExecConfig {
             new_privileges: false,
             network: DefaultNetwork::Host,
             runtime: None,
+            hostname: HOSTNAME.to_owned(),
         }
     }
 
@@ -420,7 +423,7 @@ fn job(
         uid: step.user.uid,
         gid: step.user.gid,
         groups: step.user.groups.clone(),
-        hostname: HOSTNAME.to_owned(),
+        hostname: config.hostname.clone(),
         network: config.shares_network(step),
         insecure: step.insecure,
         userns: config.ids(step).is_some(),

@@ -155,6 +155,16 @@ impl Mount {
         Fields::read(&self.text, Some(expand))?.mount(&self.text)
     }
 
+    /// The mount with its cache, if it is one, told apart from those of other namespaces
+    /// (`BUILDKIT_CACHE_MOUNT_NS`). An empty namespace is none.
+    pub(crate) fn in_namespace(mut self, namespace: &str) -> Mount {
+        if let (MountKind::Cache { id, .. }, false) = (&mut self.kind, namespace.is_empty()) {
+            let name = id.as_deref().or(self.target.as_deref()).unwrap_or_default();
+            *id = Some(format!("{namespace}/{}", name.trim_start_matches('/')));
+        }
+        self
+    }
+
     /// The stage, image or context that the mount shows.
     pub(crate) fn from(&self) -> Option<&str> {
         match &self.kind {

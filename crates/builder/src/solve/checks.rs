@@ -19,6 +19,11 @@ fn build_arg<'a>(request: &'a BuildRequest, name: &str) -> Option<&'a str> {
     request.build_args.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
 }
 
+/// Whether a build argument turns something on.
+pub(super) fn truth(request: &BuildRequest, name: &str) -> bool {
+    matches!(build_arg(request, name), Some("1" | "t" | "T" | "true" | "True" | "TRUE"))
+}
+
 /// Read the Dockerfile, and what build arguments say in the place of its directives.
 pub(super) fn read(request: &BuildRequest) -> Result<File, Fault> {
     if let Some(image) = build_arg(request, SYNTAX_ARG)

@@ -34,6 +34,12 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// or the history (Dockerfile reference, "Predefined ARGs").
 const PROXY_ARGS: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// Build arguments of BuildKit's that say how steps run; no `ARG` mentions them.
+const HOSTNAME_ARG: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+const CACHE_NAMESPACE_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
+/// As long as the kernel takes a host name.
+const HOSTNAME_BYTES_MAX: usize = 64;
+
 /// Ports of one `EXPOSE`, at most all there are.
 const PORTS_MAX: usize = 65_536;
 /// Steps of one stage. No runtime mounts as many layers.
@@ -127,6 +133,8 @@ pub(super) struct RunOp {
     pub(super) network: Network,
     /// `--security=insecure`, and allowed.
     pub(super) insecure: bool,
+    /// What the machine is called, when the build says so.
+    pub(super) hostname: Option<String>,
     pub(super) mounts: Vec<RunMount>,
     /// A script to mount: its path inside, and its text.
     pub(super) script: Option<(String, String)>,
@@ -590,12 +598,14 @@ impl<'a> Eval<'a> {
 
     /// A step's mounts, expanded.
     fn mounts(&self, mounts: &[Mount], span: Span) -> Result<Vec<RunMount>, Fault> {
+        let namespace = self.inputs.build_arg(CACHE_NAMESPACE_ARG).map_or("", String::as_str);
         let expand =
             |text: &str| self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string());
         let read = |mount: &Mount| {
-            mount.expanded(&expand).map_err(|(message, hint)| {
+            let expanded = mount.expanded(&expand).map_err(|(message, hint)| {
                 Fault { hint, ..Fault::new(span, message) }.at(&format!("--mount={}", mount.text))
-            })
+            });
+            expanded.map(|mount| mount.in_namespace(namespace))
         };
         let workdir = &self.stage.image.config.working_dir;
         let origin = |from: &str| (self.inputs.source)(from, span).map_err(Refused::Fault);
@@ -607,6 +617,17 @@ impl<'a> Eval<'a> {
             })
         };
         mounts.iter().map(read).collect::<Result<Vec<_>, Fault>>()?.into_iter().map(complete).collect()
+    }
+
+    /// What steps call their machine, if a build argument says so.
+    fn hostname(&self, span: Span) -> Result<Option<String>, Fault> {
+        let Some(name) = self.inputs.build_arg(HOSTNAME_ARG).filter(|name| !name.is_empty()) else { return Ok(None) };
+        let fits = name.len() <= HOSTNAME_BYTES_MAX
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        match fits {
+            true => Ok(Some(name.clone())),
+            false => Err(Fault::new(span, format!("--build-arg {HOSTNAME_ARG}={name:?} is no host name"))),
+        }
     }
 
     /// What `--network` and `--security` ask for, if this server gives it.
@@ -634,6 +655,7 @@ impl<'a> Eval<'a> {
         let span = instruction.span;
         let mounts = self.mounts(&run.mounts, span)?;
         let (network, insecure) = self.allowed(run, span)?;
+        let hostname = self.hostname(span)?;
         let mut shown = self.shown(instruction, true);
         let mut script = None;
         let argv = match run.documents.as_slice() {
@@ -680,6 +702,7 @@ impl<'a> Eval<'a> {
             user: config.user.clone(),
             network,
             insecure,
+            hostname,
             mounts,
             script,
         };

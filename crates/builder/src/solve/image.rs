@@ -6,11 +6,11 @@ use std::io::Write;
 use portolan_types::oci::{Descriptor, History, Manifest};
 use portolan_types::{Digest, Platform, Timestamp, media_type};
 
-use super::{exports, internal};
 use super::log::Log;
 use super::plan::{Planned, StageBase};
 use super::probe::StageDone;
 use super::work::Worked;
+use super::{exports, internal};
 use crate::error::{BuildError, ErrorKind};
 use crate::{BuildRequest, Built, Engine};
 

@@ -61,15 +61,16 @@ pub(crate) fn build(
     if let Some(twice) = platforms.iter().enumerate().find(|(n, p)| platforms[..*n].contains(p)) {
         return refuse(format!("the platform {} is named twice", twice.1));
     }
-    // Instructions that ask for it see it, whichever way it was given.
-    let mut dated = None;
-    let request = match request.source_date_epoch {
-        Some(secs) => {
-            let request = dated.insert(request.clone());
-            request.build_args.push(("SOURCE_DATE_EPOCH".to_owned(), secs.to_string()));
+    let mut changed = None;
+    let request = match (request.source_date_epoch, checks::truth(request, "BUILDKIT_INLINE_CACHE")) {
+        (None, false) => request,
+        (secs, inline) => {
+            let request = changed.insert(request.clone());
+            // Instructions that ask for it see it, whichever way it was given.
+            request.build_args.extend(secs.map(|secs| ("SOURCE_DATE_EPOCH".to_owned(), secs.to_string())));
+            request.cache_export.inline |= inline;
             request
         }
-        None => request,
     };
     let log = Log::new(events);
     let source = Source::new(&request.dockerfile_name, &String::from_utf8_lossy(&request.dockerfile));

@@ -563,6 +563,9 @@ impl<'a> Planner<'a> {
         if run.network == Network::Host || run.insecure {
             key = key.text("host network").flag(run.network == Network::Host).text("insecure").flag(run.insecure);
         }
+        if let Some(hostname) = &run.hostname {
+            key = key.text("hostname").text(hostname);
+        }
         if !run.mounts.is_empty() {
             key =
                 run.mounts.iter().zip(files).fold(key.text("mounts"), |key, (m, files)| m.add_to(key, files.as_ref()));

@@ -82,13 +82,8 @@ pub(crate) fn imported_record(
         None => (Some(layer_record), None),
         Some(epoch_secs) => (None, Some(Dated { epoch_secs, layer: layer_record })),
     };
-    let record = Record {
-        parent: *parent,
-        id,
-        created: layer.created.clone().unwrap_or_default(),
-        layer: plain,
-        dated,
-    };
+    let record =
+        Record { parent: *parent, id, created: layer.created.clone().unwrap_or_default(), layer: plain, dated };
     (id, serde_json::to_vec(&record).ok())
 }
 

@@ -56,7 +56,10 @@ impl Crew<'_> {
             emulator: exec::emulator_for(&plan.stage.platform, &engine.config.emulators_dir)
                 .map_err(|e| self.refuse(step, e))?,
         };
-        let config = engine.exec_config();
+        let mut config = engine.exec_config();
+        if let Some(hostname) = &run.hostname {
+            config.hostname.clone_from(hostname);
+        }
         let blots = &self.site.planned.blots;
         let blotter = Blotter::new(blots);
         let out = |stream, bytes: &[u8]| blotter.feed(stream, bytes, |bytes| log.output(stream, bytes));

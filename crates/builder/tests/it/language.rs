@@ -177,6 +177,40 @@ fn a_syntax_from_outside_is_looked_at_too() {
 }
 
 #[test]
+fn build_arguments_of_buildkits_own() {
+    let kitchen = Kitchen::new();
+    let with = |args: &[(&str, &str)], text: &str| {
+        let mut request = kitchen.request(text);
+        request.build_args.extend(args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        kitchen.run(&request)
+    };
+    // The name of the steps' machine is part of what they are.
+    let text = "FROM busybox\nRUN hostname > /name";
+    let named = kitchen.image(with(&[("BUILDKIT_SANDBOX_HOSTNAME", "kitchen.test")], text));
+    assert_eq!(named.files["name"], "0:0 644 kitchen.test\n");
+    let plain = kitchen.build(text);
+    assert_ne!(plain.files["name"], named.files["name"]);
+    for bad in ["a b", "a/b", &"x".repeat(65)] {
+        assert!(with(&[("BUILDKIT_SANDBOX_HOSTNAME", bad)], text).result.is_err(), "{bad}");
+    }
+    // Caches of other names are other caches.
+    let count = |namespace: &str, round: &str| {
+        let text = format!(
+            "FROM busybox\nRUN --mount=type=cache,target=/c echo {round} >> /c/seen && wc -l < /c/seen > /count"
+        );
+        let image = kitchen.image(with(&[("BUILDKIT_CACHE_MOUNT_NS", namespace)], &text));
+        image.files["count"].trim_end().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(
+        (count("", "a"), count("", "b"), count("other", "c"), count("other", "d")),
+        ("1".into(), "2".into(), "1".into(), "2".into())
+    );
+    // The image has its own cache in it.
+    let image = kitchen.image(with(&[("BUILDKIT_INLINE_CACHE", "1")], text));
+    assert!(image.config.build_cache.is_some() && plain.config.build_cache.is_none());
+}
+
+#[test]
 fn faults_have_a_column() {
     let kitchen = Kitchen::new();
     for (text, place) in [

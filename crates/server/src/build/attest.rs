@@ -56,6 +56,8 @@ pub(super) struct Wishes {
     pub(super) of_index: BTreeMap<String, String>,
     /// For what the index says of an image.
     of_descriptors: Vec<Annotation>,
+    /// An index also where one image would do (`BUILDKIT_MULTI_PLATFORM`).
+    pub(super) always_index: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

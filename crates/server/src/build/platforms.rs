@@ -65,12 +65,12 @@ impl Package {
     /// Errors: a sentence, when the index cannot be written.
     pub(super) fn of(built: &[Built], children: Vec<Document>, wishes: &Wishes) -> Result<Package, String> {
         let mut parts: Vec<Document> = built.iter().map(Document::of).collect();
-        let alone = parts.len() + children.len() == 1;
+        let alone = parts.len() + children.len() == 1 && !wishes.always_index;
         for part in parts.iter_mut().filter(|_| !alone) {
             wishes.describe(&mut part.descriptor);
         }
         parts.extend(children);
-        if parts.len() == 1
+        if alone
             && let Some(top) = parts.pop()
         {
             return Ok(Package { parts, top, referrers: Vec::new() });

@@ -83,6 +83,7 @@ impl Builds {
         let options = &job.build.options;
         let caching = cache::Wishes::read(options).map_err(Trouble::Order)?;
         let mut attesting = attest::Wishes::read(options).map_err(Trouble::Order)?;
+        attesting.always_index = truth(job, "BUILDKIT_MULTI_PLATFORM");
 
         let (agents, _relay) = super::ssh::agents(&self.relays, job).map_err(Trouble::Order)?;
         log.note("Downloading source code...");
@@ -94,7 +95,8 @@ impl Builds {
             found: Mutex::default(),
         });
         let fetcher = Fetcher::new(self.shared.clone(), job, cancel.clone(), dir);
-        let fetcher = fetcher.map_err(|e| Trouble::Server(format!("make a folder for what is fetched: {e}")))?;
+        let mut fetcher = fetcher.map_err(|e| Trouble::Server(format!("make a folder for what is fetched: {e}")))?;
+        fetcher.keep_git_dir = truth(job, "BUILDKIT_CONTEXT_KEEP_GIT_DIR");
         let source = self.source(job, &images, &fetcher, dir, log, &stop).await?;
         let (origin, _fetched) = (source.origin.clone(), source.fetched.clone());
         let named_contexts = self.named_contexts(job, &images, &fetcher, log, &stop).await?;
@@ -155,6 +157,12 @@ impl Builds {
         dependencies(registry, &built, &images.found.lock(), &stored, log);
         Ok(stored)
     }
+}
+
+/// Whether a build argument of BuildKit's turns something on.
+pub(super) fn truth(job: &Job, name: &str) -> bool {
+    let given = job.build.args.iter().rev().find(|arg| arg.name == name);
+    given.is_some_and(|arg| matches!(arg.value.expose().as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE"))
 }
 
 fn request(job: &Job, source: Source, ssh: Vec<SshForward>) -> BuildRequest {
