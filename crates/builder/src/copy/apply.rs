@@ -78,6 +78,8 @@ pub(super) fn apply(
 
 impl Copier<'_> {
     fn source(&mut self, source: &Source, dest: &Path, into_dir: bool) -> Result<(), CopyError> {
+        // As BuildKit does: names of one file stay together within a source, not across sources.
+        self.links.clear();
         if source.dir {
             let to = self.make_dirs(dest)?;
             let from = self.source_root.dir(&source.path)?;
