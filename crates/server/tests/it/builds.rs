@@ -27,8 +27,16 @@ pub(crate) struct Ended {
 
 impl Yard {
     pub(crate) async fn start() -> Yard {
+        Yard::start_with("").await
+    }
+
+    /// With more settings, as lines of a configuration file.
+    pub(crate) async fn start_with(settings: &str) -> Yard {
         let data = tempfile::tempdir().unwrap();
-        let child = Child::start(data.path(), &["--listen-http", "127.0.0.1:0"]).await.unwrap();
+        let file = data.path().join("settings.toml");
+        std::fs::write(&file, settings).unwrap();
+        let file = file.display().to_string();
+        let child = Child::start(data.path(), &["--listen-http", "127.0.0.1:0", "--config", &file]).await.unwrap();
         let site = child.site().unwrap();
         let login_server = site.make_registry("yard1").await.unwrap();
         Yard { child, site, registry: "yard1", login_server, data }
@@ -52,7 +60,7 @@ impl Yard {
         (text("relativePath"), text("uploadUrl"))
     }
 
-    async fn upload(&self, context: Vec<u8>) -> String {
+    pub(crate) async fn upload(&self, context: Vec<u8>) -> String {
         let (path, url) = self.place().await;
         let put = self.site.client.put(url).header("x-ms-blob-type", "BlockBlob").body(context).send().await.unwrap();
         assert_eq!(put.status(), StatusCode::CREATED);
@@ -138,7 +146,7 @@ impl Yard {
     }
 
     /// Names and contents of the files in the image's layers, later ones over earlier ones.
-    async fn files(&self, repo: &str, tag: &str) -> std::collections::BTreeMap<String, String> {
+    pub(crate) async fn files(&self, repo: &str, tag: &str) -> std::collections::BTreeMap<String, String> {
         let manifest = self.manifest(repo, tag).await;
         let mut files = std::collections::BTreeMap::new();
         for layer in manifest["layers"].as_array().unwrap() {
@@ -418,7 +426,7 @@ async fn a_base_image_from_another_registry_is_kept() {
             .is_success()
     );
     let host = upstream.site.http_url.clone().unwrap().replace("http://", "");
-    let yard = Yard::start().await;
+    let yard = Yard::start_with("build_fetch_allow = \"127.0.0.0/8\"\n").await;
 
     // Without a rule: pulled, kept for later builds, in no repository.
     let text = format!("FROM {host}/busybox:1\nRUN echo on top\n");

@@ -12,6 +12,7 @@ mod boot;
 mod bounds;
 mod buckets;
 mod builds;
+mod contexts;
 mod control;
 mod delegated;
 mod directory;
