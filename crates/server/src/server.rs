@@ -503,6 +503,9 @@ fn build_config(settings: &Settings, network: DefaultNetwork) -> BuildConfig {
         caches_bytes_max: settings.build_caches_bytes_max.0,
         allow_host_network: settings.build_allow_host_network,
         allow_insecure: settings.build_allow_insecure,
+        user_namespace: settings.build_user_namespace.0,
+        new_privileges: settings.build_new_privileges,
+        runtime: settings.build_runtime.clone(),
     }
 }
 

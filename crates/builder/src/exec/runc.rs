@@ -13,8 +13,10 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
-use super::step::{BASE, Sandbox};
+use super::step::Sandbox;
 
+/// Where the bundle is: a folder that every machine has, covered in this mount namespace only.
+pub(super) const BASE: &str = "/tmp";
 /// What the container is called; nobody else sees the runtime's state.
 const NAME: &str = "step";
 /// How much of a runtime's complaint is passed on, bytes.
@@ -80,8 +82,10 @@ fn complaint(log: &str) -> String {
 
 impl Drop for Runc {
     fn drop(&mut self) {
-        // Ended already when all went well; the descriptor of it is another's.
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        // Ended already when all went well. This removes the runtime's own, empty cgroups.
+        if command(&self.program, &["delete", "--force", NAME], true).is_err() {
+            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        }
     }
 }
 

@@ -195,7 +195,12 @@ pub(super) fn spec(
             }
         }
     }
-    if let Some(_runtime) = &job.runtime {
+    if job.runtime.is_some() {
+        // Its cgroups are its own and empty: the engine moves the step into others. In a user
+        // namespace it has no right to any, and only without a name does it get over that.
+        if !job.userns {
+            spec["linux"]["cgroupsPath"] = format!("/portolan-runtime-{}", std::process::id()).into();
+        }
         // Only in memory, and of a mount namespace of its own.
         spec["process"]["args"] = job.argv.clone().into();
         spec["process"]["env"] = job.env.iter().map(|(name, value)| format!("{name}={value}")).collect();

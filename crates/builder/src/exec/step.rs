@@ -25,7 +25,7 @@ use rustix::thread::UnshareFlags;
 
 use super::builtin::Builtin;
 use super::emulate;
-use super::runc::Runc;
+use super::runc::{self, Runc};
 use super::spec;
 use super::userns;
 use super::wire::{self, GO, Job, JobMount, MAPPED, Order, Report};
@@ -151,7 +151,10 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
         ),
         other => other.into(),
     })?;
-    for _ in 0..STACKED_MOUNTS_MAX {
+    let at = if job.runtime.is_some() { runc::BASE } else { BASE };
+    // An OCI runtime, on the other hand, does not work where there are none at all.
+    let stacked = if job.runtime.is_some() { 0 } else { STACKED_MOUNTS_MAX };
+    for _ in 0..stacked {
         if unmount(BASE, UnmountFlags::DETACH).is_err() {
             break;
         }
@@ -167,8 +170,8 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
         }
         userns::become_root()?;
     }
-    mount("tmpfs", BASE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0700,size=16m"))?;
-    let base = PathBuf::from(BASE);
+    mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0700,size=16m"))?;
+    let base = PathBuf::from(at);
     let root = base.join("root");
     fs::create_dir(&root)?;
     fs::create_dir(base.join("state"))?;
@@ -214,12 +217,13 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
             let to = base.join("sys");
             fs::create_dir(&to)?;
             attach(sys, &to)?;
-            Some(format!("{BASE}/sys"))
+            Some(format!("{at}/sys"))
         }
         None => None,
     };
-    let at = |what: &'static str| move |i: usize| format!("{BASE}/{what}{i}");
-    let spec = spec::spec(job, &format!("{BASE}/root"), at("bind"), at("file"), at("secret"), sys.as_deref())?;
+    let numbered = |what: &'static str| move |i: usize| format!("{at}/{what}{i}");
+    let places = (numbered("bind"), numbered("file"), numbered("secret"));
+    let spec = spec::spec(job, &format!("{at}/root"), places.0, places.1, places.2, sys.as_deref())?;
     fs::write(base.join("config.json"), serde_json::to_vec(&spec)?)
 }
 

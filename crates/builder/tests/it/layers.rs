@@ -13,7 +13,7 @@ use crate::support::{Lab, MemoryContent, Tar, busybox_tar, name, step};
 
 /// What a whole tree looks like: every path with everything that a layer should carry.
 fn listing(lab: &Lab, chain: &Chain) -> String {
-    let active = lab.store.begin(chain).unwrap();
+    let active = lab.store.begin_for_step(chain).unwrap();
     let script = "find / -xdev -mindepth 1 ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' ! -path '/etc/hosts' ! -path '/etc/resolv.conf' \
                   ! -path '/bin/*' | sort | while read f; do stat -c '%n %f %u %g %s %t %T %h %Y' \"$f\" | sed 's/\\(\\/.* 4.*\\) .* 0 0 .*/\\1/'; \
                   test -L \"$f\" && readlink \"$f\"; test -f \"$f\" && head -c 50 \"$f\"; done";
@@ -26,6 +26,9 @@ fn listing(lab: &Lab, chain: &Chain) -> String {
 fn unpack_elsewhere(lab: &Lab, layers: &[(Descriptor, Digest)]) -> (tempfile::TempDir, Store, Chain) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), lab.content.clone()).unwrap();
+    if let Some(ids) = &lab.config.userns {
+        store.serve_steps(ids.clone()).unwrap();
+    }
     let (descriptors, diff_ids): (Vec<_>, Vec<_>) = layers.iter().cloned().unzip();
     let chain = store.base(&descriptors, &diff_ids, &Cancel::new()).unwrap();
     (dir, store, chain)
@@ -33,13 +36,19 @@ fn unpack_elsewhere(lab: &Lab, layers: &[(Descriptor, Digest)]) -> (tempfile::Te
 
 #[test]
 fn what_steps_do_survives_the_way_through_layers() {
-    let lab = Lab::new();
+    // In a user namespace nobody makes devices.
+    through_layers(true, "mkfifo /null");
+    through_layers(false, "mknod /null c 1 3");
+}
+
+fn through_layers(userns: bool, special: &str) {
+    let lab = Lab::with(userns);
     let (base, base_id) = lab.content.layer(&busybox_tar());
     let mut layers = vec![(base, base_id)];
     let mut chain = lab.base.clone();
     for script in [
         "mkdir -p /a/b/c && echo one > /a/b/c/one && echo two > /a/two && ln -s b/c /a/link && ln -s /nowhere /a/dangling && mkfifo /a/fifo",
-        "echo x > /h1 && ln /h1 /h2 && ln /h1 /a/h3 && mknod /null c 1 3 && chmod 4755 /h1 && mkdir -m 1777 /sticky && chown 5:6 /a/two",
+        &format!("{special} && echo x > /h1 && ln /h1 /h2 && ln /h1 /a/h3 && chmod 4755 /h1 && mkdir -m 1777 /sticky && chown 5:6 /a/two"),
         "rm /a/two && rm -r /a/b && mkdir /a/b && echo new > /a/b/new",
         "rm -r /home && echo file > /home && mv /a/link /moved && touch -d '2001-02-03 04:05:06' /a/b/new",
         "chmod 700 /a && ln /h2 /h4 && : > /empty && head -c 3000000 /dev/urandom > /noise && cp /bin/busybox /copy",
@@ -54,7 +63,7 @@ fn what_steps_do_survives_the_way_through_layers() {
     assert!(expected.contains("/a/b/new") && !expected.contains("/a/b/c") && expected.contains("deep"), "{expected}");
 
     let (_dir, store, unpacked) = unpack_elsewhere(&lab, &layers);
-    let elsewhere = Lab { store, ..Lab::new() };
+    let elsewhere = Lab { store, ..Lab::with(userns) };
     assert_eq!(listing(&elsewhere, &unpacked), expected);
 }
 
@@ -114,7 +123,7 @@ fn the_same_state_gives_the_same_bytes() {
 #[test]
 fn attributes_travel_and_overlays_own_do_not() {
     let lab = Lab::new();
-    let active = lab.begin();
+    let active = lab.store.begin(&lab.base).unwrap();
     let program = active.root().join("bin/tool");
     std::fs::write(&program, "x").unwrap();
     // CAP_NET_RAW, permitted and effective, as `setcap` writes it.
@@ -131,6 +140,38 @@ fn attributes_travel_and_overlays_own_do_not() {
     assert_eq!(xattr::get(&program, "security.capability").unwrap().as_deref(), Some(&capability[..]));
     assert_eq!(xattr::get(&program, "user.note").unwrap().as_deref(), Some(&b"a\nb=c\0"[..]));
     assert_eq!(xattr::get(&program, "trusted.private").unwrap(), None);
+}
+
+#[test]
+fn capabilities_of_files_mean_the_same_in_a_step_and_in_a_layer() {
+    let lab = Lab::new();
+    // A base layer with a program that has one: root's, of no namespace.
+    let active = lab.store.begin(&lab.base).unwrap();
+    let tool = active.root().join("root/busybox");
+    std::fs::copy("/bin/busybox", &tool).unwrap();
+    std::fs::set_permissions(active.root().join("root"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let capability = [1u8, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    xattr::set(&tool, "security.capability", &capability).unwrap();
+    let chain = active.commit(&name("with a capability")).unwrap();
+    let mut config = lab.config.clone();
+    config.new_privileges = true;
+    let lab = Lab { config, ..lab };
+    let active = lab.store.begin_for_step(&chain).unwrap();
+    let mut spec = step(active.root(), "");
+    spec.argv = ["/root/busybox", "grep", "CapEff", "/proc/self/status"].map(str::to_owned).to_vec();
+    spec.user = portolan_builder::user::User { uid: 1000, gid: 1001, groups: Vec::new(), home: "/".to_owned() };
+    let (exit, output) = lab.run(&spec, &Cancel::new());
+    assert_eq!((exit.unwrap().code, output.as_str()), (0, "CapEff:\t0000000000002000\n"), "it counts in the step");
+    // Copied up by the step, it is in the layer as it was, for whoever runs the image.
+    spec.user = portolan_builder::user::User::root();
+    spec.argv = ["/bin/sh", "-c", "chmod 750 /root/busybox"].map(str::to_owned).to_vec();
+    assert_eq!(lab.run(&spec, &Cancel::new()).0.unwrap().code, 0);
+    let next = active.commit(&name("copied up")).unwrap();
+    let layer = write_layer(&next, &*lab.content, None, &Cancel::new()).unwrap();
+    let (_dir, store, unpacked) = unpack_elsewhere(&lab, &[lab.content.layer(&busybox_tar()), (layer.blob, layer.diff_id)]);
+    let active = store.begin(&unpacked).unwrap();
+    let kept = xattr::get(active.root().join("root/busybox"), "security.capability").unwrap();
+    assert_eq!(kept.as_deref(), Some(&capability[..]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test says so by failing")]
 
+mod attacks;
 mod builds;
 mod caching;
 mod contexts;
@@ -12,6 +13,7 @@ mod kitchen;
 mod language;
 mod layers;
 mod mounts;
+mod page;
 mod platforms;
 mod steps;
 mod support;

@@ -38,7 +38,7 @@ use parking_lot::Mutex;
 use portolan_api::egress::Egress;
 use portolan_api::registry::RegistryClient;
 use portolan_api::web::WebClient;
-use portolan_builder::{DefaultNetwork, DiskLimits, Engine, EngineConfig, StepLimits};
+use portolan_builder::{DefaultNetwork, DiskLimits, Engine, EngineConfig, StepLimits, UserNamespace};
 use portolan_service::Service;
 use portolan_types::Secret;
 use tokio::runtime::Handle;
@@ -79,6 +79,12 @@ pub struct BuildConfig {
     pub allow_host_network: bool,
     /// Whether `RUN --security=insecure` is allowed.
     pub allow_insecure: bool,
+    /// Whether steps get user namespaces.
+    pub user_namespace: UserNamespace,
+    /// Whether programs in steps may get rights that who starts them has not.
+    pub new_privileges: bool,
+    /// The OCI runtime of steps; `None` for the engine's own.
+    pub runtime: Option<PathBuf>,
 }
 
 /// How often snapshots are looked through for ones to remove.
@@ -131,6 +137,9 @@ impl Builds {
         engine.caches_bytes_max = config.caches_bytes_max;
         engine.allow_host_network = config.allow_host_network;
         engine.allow_insecure = config.allow_insecure;
+        engine.user_namespace = config.user_namespace;
+        engine.new_privileges = config.new_privileges;
+        engine.runtime = config.runtime;
         // The same on every server: they share the step cache.
         engine.key_salt = Secret::new(service.authority.hmac("build step keys", b"secret arguments"));
         if let Some(parallel) = config.parallel_max {

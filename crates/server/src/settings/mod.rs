@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use table::{ALL, Settings};
 pub use values::{
-    BlobPlace, BuildNetwork, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    BlobPlace, BuildNetwork, BuildUserNamespace, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
     Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 

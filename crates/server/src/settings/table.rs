@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use portolan_types::IpNet;
 
 use super::values::{
-    BlobPlace, BuildNetwork, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
+    BlobPlace, BuildNetwork, BuildUserNamespace, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
     Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 use super::{Raw, Setting, SettingsError};
@@ -393,14 +393,23 @@ settings! {
         /// Allow `RUN --security=insecure`: such a step may do anything to this machine. Only where everybody who may
         /// order a build may do so anyway.
         build_allow_insecure: bool = "false";
+        /// Whether build steps run in user namespaces, in which their root is nobody on this machine: `auto` where
+        /// the kernel can, else not, with the reason in the log; `required`: the server does not start where it
+        /// cannot; `off`.
+        build_user_namespace: BuildUserNamespace = "auto";
+        /// Whether programs in build steps may get rights that who starts them has not. Needed where a step that is
+        /// not root uses `sudo`.
+        build_new_privileges: bool = "false";
+        /// An OCI runtime that makes the sandboxes of build steps (`/usr/sbin/runc`). Empty for Portolan's own.
+        build_runtime: Option<PathBuf> = "";
         /// Memory of one build step.
         build_memory_bytes_max: ByteSize = "4GiB";
         /// Processors of one build step; 0 for all.
         build_cpus_max: u32 = "0";
         /// Processes of one build step.
         build_pids_max: Positive = "4096";
-        /// What one build step reads from and writes to the disk of the data folder in a second, each way; 0 for
-        /// no limit.
+        /// What one build step reads from and writes to the disk of the data folder in a second, each way; empty
+        /// for no limit.
         build_io_bytes_per_sec_max: Option<ByteSize> = "";
         /// Bytes of the files that one build step writes.
         build_step_bytes_max: ByteSize = "20GiB";

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use portolan_builder::exec::network::Rule;
 use portolan_api::egress::Allowed;
+use portolan_builder::UserNamespace;
+use portolan_builder::exec::network::Rule;
 use portolan_service::tiers::{LimitKind, Tier};
 use portolan_store::blob::BlobConfig;
 use portolan_types::{IpNet, Secret};
@@ -303,6 +304,22 @@ impl Value for IdentityAddresses {
             }
             toml::Value::String(text) => Self::parse(text),
             other => not(&other.to_string(), Self::KIND),
+        }
+    }
+}
+
+/// Whether build steps run in user namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildUserNamespace(pub UserNamespace);
+
+impl Value for BuildUserNamespace {
+    const KIND: &'static str = "auto, required or off";
+    fn parse(text: &str) -> Result<BuildUserNamespace, String> {
+        match text {
+            "auto" => Ok(BuildUserNamespace(UserNamespace::Auto)),
+            "required" => Ok(BuildUserNamespace(UserNamespace::Required)),
+            "off" => Ok(BuildUserNamespace(UserNamespace::Off)),
+            _ => not(text, Self::KIND),
         }
     }
 }

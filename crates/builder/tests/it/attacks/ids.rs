@@ -32,7 +32,9 @@ fn while_running(lab: &Lab, marker: &str, act: impl FnOnce(u32) + Send) {
 }
 
 fn pid_of(marker: &str) -> u32 {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
+        assert!(std::time::Instant::now() < deadline, "the step's process is not to be seen");
         let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
@@ -140,7 +142,8 @@ fn ids_on_disk_stay_plain() {
         std::os::unix::fs::chown(active.root().join("made"), Some(u32::MAX - 1), None).unwrap();
         let chain = active.commit(&name("beyond")).unwrap();
         let active = lab.store.begin_for_step(&chain).unwrap();
-        let (_, output) = lab.run(&step(active.root(), "stat -c %u /made; chown 0 /made && echo TAKEN; exit 0"), &Cancel::new());
+        let (_, output) =
+            lab.run(&step(active.root(), "stat -c %u /made; chown 0 /made && echo TAKEN; exit 0"), &Cancel::new());
         assert!(output.starts_with("65534\n") && !output.contains("TAKEN"), "{executor} {output}");
     }
 }
@@ -148,8 +151,12 @@ fn ids_on_disk_stay_plain() {
 #[test]
 fn keys_of_the_host_are_out_of_reach() {
     // The user keyring of root, of the namespace that the process is in.
-    let add = format!("syscall({}, 'user', 'portolan-attack', 'value', 5, -4)", libc::SYS_add_key);
-    let find = format!("syscall({}, 10, -4, 'user', 'portolan-attack', 0) < 0 ? 'none' : 'found'", libc::SYS_keyctl);
+    let add =
+        format!("syscall({}, my $t = 'user', my $d = 'portolan-attack', my $v = 'value', 5, -4)", libc::SYS_add_key);
+    let find = format!(
+        "syscall({}, 10, -4, my $t = 'user', my $d = 'portolan-attack', 0) < 0 ? 'none' : 'found'",
+        libc::SYS_keyctl
+    );
     let added = Command::new("perl").args(["-e", &format!("exit({add} < 0)")]).status().unwrap();
     assert!(added.success(), "the kernel keeps no keys here");
     let find = format!("print {find}");
@@ -162,6 +169,9 @@ fn keys_of_the_host_are_out_of_reach() {
     for (executor, lab) in labs(false, |lab| lab.config.seccomp = false) {
         assert_eq!(perl(&lab, User::root(), &find, |_| {}), "found", "{executor}");
     }
-    let clear = format!("my $k = syscall({0}, 10, -4, 'user', 'portolan-attack', 0); exit(syscall({0}, 3, $k) < 0)", libc::SYS_keyctl);
+    let clear = format!(
+        "my $k = syscall({0}, 10, -4, my $t = 'user', my $d = 'portolan-attack', 0); exit(syscall({0}, 3, $k) < 0)",
+        libc::SYS_keyctl
+    );
     assert!(Command::new("perl").args(["-e", &clear]).status().unwrap().success());
 }
