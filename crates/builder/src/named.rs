@@ -56,6 +56,7 @@ fn stage(number: usize, name: &str, span: Span) -> Stage {
     let copy = Copy {
         add: false,
         unpack: false,
+        unpack_fetched: false,
         sources: vec![".".to_owned()],
         documents: Vec::new(),
         dest: "/".to_owned(),

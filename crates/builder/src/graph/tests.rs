@@ -18,6 +18,7 @@ fn check(text: &str, target: Option<&str>, args: &[(&str, &str)], expect: Expect
                 Origin::Scratch => "scratch".to_owned(),
                 Origin::Image(image) => image.to_string(),
                 Origin::Stage(index) => format!("stage {index}"),
+                Origin::Files(number) => format!("files {number}"),
             };
             out.push_str(&format!("{stage} {:?} on {base} for {}\n", graph.labels[stage], graph.platforms[stage]));
         }

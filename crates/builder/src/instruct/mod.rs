@@ -149,6 +149,8 @@ pub(crate) struct Copy {
     pub(crate) add: bool,
     /// Whether local archives are unpacked.
     pub(crate) unpack: bool,
+    /// Whether those that are fetched are, too: `--unpack` says so outright.
+    pub(crate) unpack_fetched: bool,
     /// Paths and patterns; of `ADD` also URLs and git addresses ([`is_remote`]).
     pub(crate) sources: Vec<String>,
     /// Sources written in place.

@@ -236,18 +236,27 @@ impl Reader<'_> {
             Some("none") => NetworkMode::None,
             Some("host") => NetworkMode::Host,
             Some(other) => {
-                return Err(self.fault(format!("--network={other} is unknown")).at("--network").hint("it is default, none or host"));
+                return Err(self
+                    .fault(format!("--network={other} is unknown"))
+                    .at("--network")
+                    .hint("it is default, none or host"));
             }
         };
         let security = match flags.text("security")?.as_deref() {
             None | Some("sandbox") => Security::Sandbox,
             Some("insecure") => Security::Insecure,
             Some(other) => {
-                return Err(self.fault(format!("--security={other} is unknown")).at("--security").hint("it is sandbox or insecure"));
+                return Err(self
+                    .fault(format!("--security={other} is unknown"))
+                    .at("--security")
+                    .hint("it is sandbox or insecure"));
             }
         };
         if !flags.all("device")?.is_empty() {
-            return Err(self.fault("RUN --device is not available here").at("--device").hint("steps have no devices of the host"));
+            return Err(self
+                .fault("RUN --device is not available here")
+                .at("--device")
+                .hint("steps have no devices of the host"));
         }
         flags.finish()?;
         let line = self.line(&self.node.rest)?;
@@ -273,7 +282,8 @@ impl Reader<'_> {
         let parents = !add && flags.switch("parents")?.unwrap_or(false);
         let checksum = if add { flags.text("checksum")? } else { None };
         let keep_git_dir = add && flags.switch("keep-git-dir")?.unwrap_or(false);
-        let unpack = if add { flags.switch("unpack")?.unwrap_or(true) } else { false };
+        let unpacking = if add { flags.switch("unpack")? } else { Some(false) };
+        let (unpack, unpack_fetched) = (unpacking.unwrap_or(true), unpacking == Some(true));
         flags.finish()?;
         let mut arguments = match self.json(&self.node.rest)? {
             Some(list) => list,
@@ -308,6 +318,7 @@ impl Reader<'_> {
         Ok(Copy {
             add,
             unpack,
+            unpack_fetched,
             sources,
             documents,
             dest,

@@ -210,10 +210,10 @@ fn copies() {
     check(
         "COPY --from=0 --chown=a:b --chmod=755 --link a \"b c\" /d/\nADD [\"a b\", \"c\"]\nCOPY <<-E <<'F' x /d/\n\tone\nE\ntwo\nF\nADD --unpack=false a.tar /",
         expect![[r#"
-            Copy(Copy { add: false, unpack: false, sources: ["a", "\"b c\""], documents: [], dest: "/d/", from: Some("0"), chown: Some("a:b"), chmod: Some("755"), link: true, parents: false, exclude: [], checksum: None, keep_git_dir: false })
-            Copy(Copy { add: true, unpack: true, sources: ["a b"], documents: [], dest: "c", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
-            Copy(Copy { add: false, unpack: false, sources: ["x"], documents: [Document { name: "E", text: "one\n", raw: "\tone\n", expand: true }, Document { name: "F", text: "two\n", raw: "two\n", expand: false }], dest: "/d/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
-            Copy(Copy { add: true, unpack: false, sources: ["a.tar"], documents: [], dest: "/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
+            Copy(Copy { add: false, unpack: false, unpack_fetched: false, sources: ["a", "\"b c\""], documents: [], dest: "/d/", from: Some("0"), chown: Some("a:b"), chmod: Some("755"), link: true, parents: false, exclude: [], checksum: None, keep_git_dir: false })
+            Copy(Copy { add: true, unpack: true, unpack_fetched: false, sources: ["a b"], documents: [], dest: "c", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
+            Copy(Copy { add: false, unpack: false, unpack_fetched: false, sources: ["x"], documents: [Document { name: "E", text: "one\n", raw: "\tone\n", expand: true }, Document { name: "F", text: "two\n", raw: "two\n", expand: false }], dest: "/d/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
+            Copy(Copy { add: true, unpack: false, unpack_fetched: false, sources: ["a.tar"], documents: [], dest: "/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
         "#]],
     );
     for (text, expect) in [
@@ -232,7 +232,7 @@ fn copies() {
         (
             "ADD https://x.test/a.tgz /",
             expect![[r#"
-                Copy(Copy { add: true, unpack: true, sources: ["https://x.test/a.tgz"], documents: [], dest: "/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
+                Copy(Copy { add: true, unpack: true, unpack_fetched: false, sources: ["https://x.test/a.tgz"], documents: [], dest: "/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: None, keep_git_dir: false })
             "#]],
         ),
         (
@@ -262,7 +262,7 @@ fn copies() {
         (
             "COPY --parents a b",
             expect![[r#"
-                Copy(Copy { add: false, unpack: false, sources: ["a"], documents: [], dest: "b", from: None, chown: None, chmod: None, link: false, parents: true, exclude: [], checksum: None, keep_git_dir: false })
+                Copy(Copy { add: false, unpack: false, unpack_fetched: false, sources: ["a"], documents: [], dest: "b", from: None, chown: None, chmod: None, link: false, parents: true, exclude: [], checksum: None, keep_git_dir: false })
             "#]],
         ),
     ] {
@@ -546,9 +546,9 @@ fn flags_of_copy_and_add() {
     check(
         "COPY --parents --exclude=*.a --exclude=b/** --chmod=u=rwX,go=rX --link=false a b /d/\nADD --checksum=sha256:00 --keep-git-dir=true --unpack https://x.test/a.git /d/\nADD --link git@x.test:a/b.git#v1:sub /d/",
         expect![[r#"
-            Copy(Copy { add: false, unpack: false, sources: ["a", "b"], documents: [], dest: "/d/", from: None, chown: None, chmod: Some("u=rwX,go=rX"), link: false, parents: true, exclude: ["*.a", "b/**"], checksum: None, keep_git_dir: false })
-            Copy(Copy { add: true, unpack: true, sources: ["https://x.test/a.git"], documents: [], dest: "/d/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: Some("sha256:00"), keep_git_dir: true })
-            Copy(Copy { add: true, unpack: true, sources: ["git@x.test:a/b.git#v1:sub"], documents: [], dest: "/d/", from: None, chown: None, chmod: None, link: true, parents: false, exclude: [], checksum: None, keep_git_dir: false })
+            Copy(Copy { add: false, unpack: false, unpack_fetched: false, sources: ["a", "b"], documents: [], dest: "/d/", from: None, chown: None, chmod: Some("u=rwX,go=rX"), link: false, parents: true, exclude: ["*.a", "b/**"], checksum: None, keep_git_dir: false })
+            Copy(Copy { add: true, unpack: true, unpack_fetched: true, sources: ["https://x.test/a.git"], documents: [], dest: "/d/", from: None, chown: None, chmod: None, link: false, parents: false, exclude: [], checksum: Some("sha256:00"), keep_git_dir: true })
+            Copy(Copy { add: true, unpack: true, unpack_fetched: false, sources: ["git@x.test:a/b.git#v1:sub"], documents: [], dest: "/d/", from: None, chown: None, chmod: None, link: true, parents: false, exclude: [], checksum: None, keep_git_dir: false })
         "#]],
     );
     for (text, expect) in [

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::blot::Blots;
 use super::history::{self, entry};
 use super::mounts::RunMount;
+use super::remote::RemoteAdd;
 use super::signal;
 use crate::cancel::Cancel;
 use crate::copy::Chmod;
@@ -19,13 +20,10 @@ use crate::error::{Fault, Span};
 use crate::exec::Network;
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
-use crate::instruct::{
-    Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security,
-};
+use crate::instruct::{Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security};
 use crate::lint::Finding;
 use crate::ports::BaseImage;
 use checks::Noted;
-use super::remote::RemoteAdd;
 use values::{Vars, absolute, exposed};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -116,6 +114,8 @@ pub(super) struct CopyOp {
     /// `--exclude`, expanded.
     pub(super) exclude: Vec<String>,
     pub(super) unpack: bool,
+    /// `--unpack` said outright: archives that are fetched too.
+    pub(super) unpack_fetched: bool,
     /// `--link`.
     pub(super) link: bool,
     /// Sources of `ADD` that are elsewhere.
@@ -579,9 +579,20 @@ impl<'a> Eval<'a> {
         documents.iter().for_each(|(name, _)| created_by.push_str(&format!(" <<{name}")));
         created_by.push_str(&format!(" {written} # buildkit"));
         let shown = self.shown(instruction, false);
-        let (unpack, parents, link) = (copy.unpack, copy.parents, copy.link);
-        let op =
-            CopyOp { from, sources: here, documents, dest, chown, chmod, unpack, parents, exclude, link, remotes };
+        let op = CopyOp {
+            from,
+            sources: here,
+            documents,
+            dest,
+            chown,
+            chmod,
+            unpack: copy.unpack,
+            unpack_fetched: copy.unpack_fetched,
+            parents: copy.parents,
+            exclude,
+            link: copy.link,
+            remotes,
+        };
         self.step(instruction, trigger, shown, Op::Copy(op));
         self.history(&created_by, true);
         Ok(())

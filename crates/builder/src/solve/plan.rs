@@ -662,6 +662,7 @@ pub(super) fn copy_flags(key: Key, copy: &CopyOp) -> Key {
         .option(copy.chown.as_deref())
         .option(copy.chmod.as_ref().map(Chmod::as_str))
         .flag(copy.unpack)
+        .flag(copy.unpack_fetched)
         .flag(copy.link)
         .flag(copy.parents)
         .list(copy.exclude.iter().map(String::as_str))

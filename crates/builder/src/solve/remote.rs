@@ -196,7 +196,9 @@ impl Crew<'_> {
         put().map_err(|e| self.machine("keep what was fetched", &e))?;
         let plan = Plan::resolve(folder.path(), &[name], &SelectOpts::default()).map_err(|e| self.wrong(step, e))?;
         let chmod = opts.chmod.clone().or(Some(Chmod::from(FILE_MODE)));
-        let opts = CopyOpts { chmod, unpack: false, keep_owner: false, ..opts.clone() };
+        // Only where the instruction says so outright.
+        let unpack = copy.unpack_fetched;
+        let opts = CopyOpts { chmod, unpack, keep_owner: false, ..opts.clone() };
         plan.apply(active.root(), &copy.dest, "/", &opts, &self.stop).map_err(|e| self.wrong(step, e))
     }
 

@@ -1,8 +1,12 @@
 //! The language as whole builds have it: flags of `COPY`, build checks, directives.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::{Arc, Mutex};
 
+use portolan_builder::ports::{RemoteFile, RemoteTree, Remotes};
+use portolan_builder::remote::GitSource;
 use portolan_builder::{BuildRequest, ErrorKind};
+use portolan_types::Digest;
 use portolan_types::oci::ContainerConfig;
 
 use crate::kitchen::Kitchen;
@@ -208,6 +212,131 @@ fn build_arguments_of_buildkits_own() {
     // The image has its own cache in it.
     let image = kitchen.image(with(&[("BUILDKIT_INLINE_CACHE", "1")], text));
     assert!(image.config.build_cache.is_some() && plain.config.build_cache.is_none());
+}
+
+/// Files and repositories that lie in a folder: `http://far/NAME` is the file of that name.
+struct Far {
+    dir: tempfile::TempDir,
+    fetched: Mutex<Vec<String>>,
+}
+
+impl Far {
+    fn new() -> Arc<Far> {
+        Arc::new(Far { dir: tempfile::tempdir().unwrap(), fetched: Mutex::default() })
+    }
+
+    fn count(&self) -> usize {
+        self.fetched.lock().unwrap().len()
+    }
+}
+
+impl Remotes for Far {
+    fn file(&self, url: &str, _: &dyn Fn(&str)) -> Result<RemoteFile, String> {
+        self.fetched.lock().unwrap().push(url.to_owned());
+        let name = url.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("a.bin");
+        let path = self.dir.path().join(name);
+        let bytes = std::fs::read(&path).map_err(|_| format!("{url} answers 404"))?;
+        Ok(RemoteFile { path, digest: Digest::of(&bytes), name: None, mtime: 1_500_000_000, hold: Arc::new(()) })
+    }
+
+    fn commit(&self, source: &GitSource) -> Result<String, String> {
+        Ok(match &source.commit {
+            Some(commit) => format!("{commit:0<40}"),
+            None => {
+                Digest::of(&std::fs::read(self.dir.path().join("tree/head")).unwrap()).to_string()[7..47].to_owned()
+            }
+        })
+    }
+
+    fn tree(&self, _: &GitSource, _: &str, keep_git_dir: bool) -> Result<RemoteTree, String> {
+        self.fetched.lock().unwrap().push("tree".to_owned());
+        let root = self.dir.path().join("tree");
+        std::fs::create_dir_all(root.join(".git")).unwrap();
+        std::fs::write(root.join(".git/config"), "c").unwrap();
+        if !keep_git_dir {
+            std::fs::remove_dir_all(root.join(".git")).unwrap();
+        }
+        Ok(RemoteTree { root, hold: Arc::new(()) })
+    }
+}
+
+#[test]
+fn add_fetches_files() {
+    let kitchen = Kitchen::new();
+    let far = Far::new();
+    std::fs::write(far.dir.path().join("a.bin"), "bytes").unwrap();
+    std::fs::write(far.dir.path().join("x.tar"), Tar::new().file("in/side", 0o644, b"in").done()).unwrap();
+    let run = |text: &str| {
+        let mut request = kitchen.request(text);
+        request.remotes = Some(far.clone());
+        kitchen.run(&request)
+    };
+    let sum = Digest::of(b"bytes");
+    let text = format!(
+        "FROM scratch\nARG HOST=far\nADD http://$HOST/a.bin /d/\nADD --chmod=755 --chown=1:2 http://far/a.bin /named\n\
+         ADD --checksum={sum} http://far/a.bin /checked\nADD http://far/x.tar /whole/\nADD --unpack http://far/x.tar /open/\n\
+         ADD --unpack=false http://far/x.tar /shut/"
+    );
+    let image = kitchen.image(run(&text));
+    assert_eq!(image.files["d/a.bin"], "0:0 600 bytes");
+    assert_eq!(image.files["named"], "1:2 755 bytes");
+    assert_eq!(image.files["checked"], "0:0 600 bytes");
+    assert!(image.files.contains_key("whole/x.tar") && image.files.contains_key("shut/x.tar"));
+    assert_eq!(image.files["open/in/side"], "0:0 644 in");
+    // What is there with its checksum is not fetched again; other contents are another step.
+    let checked = format!("FROM scratch\nADD --checksum={sum} http://far/a.bin /checked");
+    kitchen.image(run(&checked));
+    let before = far.count();
+    assert_eq!(kitchen.image(run(&checked)).cached(), 1);
+    assert_eq!(far.count(), before);
+    std::fs::write(far.dir.path().join("a.bin"), "other").unwrap();
+    assert_eq!(kitchen.image(run("FROM scratch\nADD http://far/a.bin /d/")).files["d/a.bin"], "0:0 600 other");
+    let error = run(&format!("FROM busybox\nADD --checksum={sum} http://far/a.bin /else")).result.unwrap_err();
+    assert!(error.message.contains("has the checksum") && error.message.starts_with("Dockerfile:2:"), "{error}");
+    for (text, place) in [
+        ("ADD http://far/none /x", "404"),
+        ("ADD --checksum=nonsense http://far/a.bin /x", "is no digest"),
+        ("ADD --checksum=sha256:00 a /x", "--checksum is for one download"),
+        ("ADD http://far/ /d/", "no file name"),
+    ] {
+        let error = run(&format!("FROM scratch\n{text}")).result.unwrap_err();
+        assert!(error.message.contains(place), "{text}: {error}");
+    }
+    // A build that may fetch nothing.
+    assert!(kitchen.run(&kitchen.request("FROM scratch\nADD http://far/a.bin /x")).result.is_err());
+}
+
+#[test]
+fn add_fetches_repositories() {
+    let kitchen = Kitchen::new();
+    let far = Far::new();
+    std::fs::create_dir_all(far.dir.path().join("tree/src")).unwrap();
+    std::fs::write(far.dir.path().join("tree/head"), "one").unwrap();
+    std::fs::write(far.dir.path().join("tree/src/m.c"), "m").unwrap();
+    let run = |text: &str| {
+        let mut request = kitchen.request(&format!("FROM scratch\n{text}"));
+        request.remotes = Some(far.clone());
+        kitchen.run(&request)
+    };
+    let image = kitchen
+        .image(run("ADD --exclude=**/*.c https://far/r.git /r/\nADD --keep-git-dir=true https://far/r.git#main /k/"));
+    assert_eq!(image.files["r/head"], "0:0 644 one");
+    assert!(!image.files.contains_key("r/src/m.c") && !image.files.keys().any(|path| path.starts_with("r/.git")));
+    assert_eq!(image.files["k/.git/config"], "0:0 644 c");
+    // The commit decides.
+    let again = "ADD https://far/r.git /r/";
+    kitchen.image(run(again));
+    assert_eq!(kitchen.image(run(again)).cached(), 1);
+    std::fs::write(far.dir.path().join("tree/head"), "two").unwrap();
+    assert_eq!(kitchen.image(run(again)).files["r/head"], "0:0 644 two");
+    for (text, why) in [
+        ("ADD --keep-git-dir a /x", "--keep-git-dir is for git addresses"),
+        ("ADD --checksum=xyz https://far/r.git /x", "is no commit"),
+        ("COPY https://far/r.git /x", "COPY cannot have a URL as its source"),
+    ] {
+        let error = run(text).result.unwrap_err();
+        assert!(error.message.contains(why), "{text}: {error}");
+    }
 }
 
 #[test]
