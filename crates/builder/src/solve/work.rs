@@ -89,7 +89,7 @@ enum Material {
     /// The files that the step left.
     Files(Chain),
     /// The same layer, its times as they are.
-    Layer(Layer),
+    Layer(Box<Layer>),
 }
 
 /// What came of a [`LayerJob`].
@@ -416,7 +416,7 @@ impl<'a> Crew<'a> {
             self.show(&plan.keys[number], &step.title).cached();
             if want.layers && done.layer.is_none() {
                 match (&done.chain, &done.plain) {
-                    (_, Some(layer)) => queue(number, &done.id, Material::Layer(layer.clone()))?,
+                    (_, Some(layer)) => queue(number, &done.id, Material::Layer(Box::new(layer.clone())))?,
                     (Some(chain), None) => queue(number, &done.id, Material::Files(chain.clone()))?,
                     (None, None) => {}
                 }
@@ -685,7 +685,7 @@ impl<'a> Crew<'a> {
             let layer = match (&job.from, epoch_secs) {
                 (Material::Files(chain), _) => diff::write_layer(chain, content, epoch_secs, cancel),
                 (Material::Layer(layer), Some(epoch_secs)) => diff::redate(layer, content, epoch_secs, cancel),
-                (Material::Layer(layer), None) => Ok(layer.clone()),
+                (Material::Layer(layer), None) => Ok(Layer::clone(layer)),
             };
             layer.map_err(|e| internal("write a layer", &e))
         };
