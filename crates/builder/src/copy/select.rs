@@ -79,7 +79,7 @@ pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) ->
         let before = selection.sources.len();
         let path = fsys::clean(Path::new(base));
         let parts: Vec<&str> = path.to_str().unwrap_or_default().split('/').filter(|part| !part.is_empty()).collect();
-        let take = only.as_ref().map_or(Take::All, |(only, _)| Take::Only(only));
+        let take = only.as_ref().map_or(Take::All, |only| Take::Only(&only.only));
         let missing = || CopyError::Missing {
             path: fsys::clean(Path::new(pattern)).display().to_string(),
             pattern: pattern.clone(),
@@ -100,7 +100,7 @@ pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) ->
             }
         }
         // A path without wildcards must be there; with them it is enough that one of all is.
-        if matches!(only, Some((_, false))) && selection.sources.len() == before && !left_out {
+        if only.as_ref().is_some_and(|only| !only.wild) && selection.sources.len() == before && !left_out {
             return Err(missing());
         }
     }
@@ -111,8 +111,14 @@ pub(super) fn resolve(root: Tree, patterns: &[String], opts: &SelectOpts<'_>) ->
     Ok(Plan { root, sources })
 }
 
-/// Where a source of `--parents` begins, the pattern below that, and whether it has wildcards.
-fn with_parents(source: &str) -> Result<(&str, Option<(Ignore, bool)>), CopyError> {
+/// What a source of `--parents` names below where it begins.
+struct Only {
+    only: Ignore,
+    wild: bool,
+}
+
+/// Where a source of `--parents` begins, the pattern below that, and whether there are wildcards.
+fn with_parents(source: &str) -> Result<(&str, Option<Only>), CopyError> {
     let (base, pattern) = source.split_once("/./").unwrap_or(("/", source));
     let wild = pattern.split('/').any(has_wildcard) || base.split('/').any(has_wildcard);
     let path = fsys::clean(Path::new(pattern));
@@ -121,7 +127,7 @@ fn with_parents(source: &str) -> Result<(&str, Option<(Ignore, bool)>), CopyErro
     let text = if text.is_empty() { "**" } else { text };
     let only = Ignore::of([text])
         .map_err(|error| CopyError::User(format!("syntax error in pattern {source}: {}", error.why)))?;
-    Ok((base, Some((only, wild))))
+    Ok((base, Some(Only { only, wild })))
 }
 
 /// What came of a source.

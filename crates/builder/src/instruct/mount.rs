@@ -89,6 +89,9 @@ pub(crate) enum Sharing {
     Locked,
 }
 
+/// Fills in the variables of a word, or says what is wrong with it.
+pub(crate) type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
 /// Why a mount cannot be read: the message, and a hint.
 pub(crate) type Refusal = (String, Option<String>);
 
@@ -151,7 +154,7 @@ impl Mount {
 
     /// The mount with its variables filled in by `expand`, which says what is wrong with a
     /// word.
-    pub(crate) fn expanded(&self, expand: &dyn Fn(&str) -> Result<String, String>) -> Result<Mount, Refusal> {
+    pub(crate) fn expanded(&self, expand: Expand<'_>) -> Result<Mount, Refusal> {
         Fields::read(&self.text, Some(expand))?.mount(&self.text)
     }
 
@@ -175,7 +178,7 @@ impl Mount {
 }
 
 impl Fields {
-    fn read(text: &str, expand: Option<&dyn Fn(&str) -> Result<String, String>>) -> Result<Fields, Refusal> {
+    fn read(text: &str, expand: Option<Expand<'_>>) -> Result<Fields, Refusal> {
         let mut fields = Fields::default();
         let parts = split(text).map_err(|why| (format!("--mount={text}: {why}"), None))?;
         if parts.len() > FIELDS_MAX {
