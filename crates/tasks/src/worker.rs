@@ -66,11 +66,11 @@ impl Tasks {
         Ok(Arc::new(tasks))
     }
 
-    /// Start `n` workers that carry out runs with `runner`, and the sweeper. They live
-    /// until [`Tasks::drain`].
+    /// Start `n` workers that carry out runs with `runner`, none if 0, the sweeper, and who
+    /// tells runs their place. They live until [`Tasks::drain`].
     pub fn start_workers(self: &Arc<Tasks>, n: usize, runner: Arc<dyn Runner>) {
         let mut workers = self.workers.lock();
-        for _ in 0..n.max(1) {
+        for _ in 0..n {
             workers.push(tokio::spawn(worker(self.clone(), runner.clone())));
         }
         workers.push(tokio::spawn(sweeper(self.clone())));
