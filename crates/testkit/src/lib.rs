@@ -17,7 +17,7 @@ pub mod image;
 pub mod postgres;
 pub mod site;
 
-pub use child::Child;
+pub use child::{Child, binary};
 pub use image::Pushed;
 pub use portolan_types::Digest;
 pub use site::Site;

@@ -169,7 +169,7 @@ async fn respond(
     method: &str,
     path: &str,
     query: &str,
-    header: &dyn Fn(&str) -> Option<String>,
+    header: &(dyn Fn(&str) -> Option<String> + Sync),
     body: Vec<u8>,
 ) -> (u16, String, Vec<u8>) {
     if let Some(to) = state.redirects.lock().get(path) {
