@@ -2,9 +2,10 @@
 //! configuration, and the steps that are left to do.
 
 use portolan_types::Platform;
-use portolan_types::ignore::Ignore;
 use portolan_types::oci::{Empty, ImageConfig};
 mod checks;
+mod copy;
+mod run;
 mod values;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use crate::error::{Fault, Span};
 use crate::exec::Network;
 use crate::expand::Lexer;
 use crate::graph::{Globals, Origin};
-use crate::instruct::{Command, CommandLine, Copy, Document, Instruction, Mount, NetworkMode, Pair, Run, Security};
+use crate::instruct::{Command, CommandLine, Instruction, Pair};
 use crate::lint::Finding;
 use crate::ports::BaseImage;
 use checks::Noted;
@@ -31,12 +32,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Build arguments that are there without an `ARG`, for `RUN` only, and never in a cache key
 /// or the history (Dockerfile reference, "Predefined ARGs").
 const PROXY_ARGS: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-
-/// Build arguments of BuildKit's that say how steps run; no `ARG` mentions them.
-const HOSTNAME_ARG: &str = "BUILDKIT_SANDBOX_HOSTNAME";
-const CACHE_NAMESPACE_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
-/// As long as the kernel takes a host name.
-const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// Ports of one `EXPOSE`, at most all there are.
 const PORTS_MAX: usize = 65_536;
@@ -510,216 +505,6 @@ impl<'a> Eval<'a> {
         };
         args.push(line.args.join(" "));
         args
-    }
-
-    fn copy(&mut self, copy: &Copy, instruction: &Instruction, trigger: bool) -> Result<(), Fault> {
-        let span = instruction.span;
-        let option = |text: &Option<String>| text.as_ref().map(|t| self.expand(t, span)).transpose();
-        let chown = option(&copy.chown)?.filter(|c| !c.is_empty());
-        let chmod_text = option(&copy.chmod)?.filter(|c| !c.is_empty());
-        let chmod = match &chmod_text {
-            None => None,
-            Some(text) => Some(text.parse::<Chmod>().map_err(|_| {
-                Fault::new(span, format!("--chmod={text} is not a mode"))
-                    .at("--chmod")
-                    .hint("write an octal number such as 755, or letters such as u=rwX,go=rX")
-            })?),
-        };
-        let sources = self.expand_all(&copy.sources, span)?;
-        let exclude = self.expand_all(&copy.exclude, span)?;
-        Ignore::of(exclude.iter().map(String::as_str))
-            .map_err(|e| Fault::new(span, format!("--exclude={}: {}", e.pattern, e.why)).at("--exclude"))?;
-        let checksum = copy.checksum.as_deref().map(|text| self.expand(text, span)).transpose()?;
-        let (mut remotes, mut here) = (Vec::new(), Vec::new());
-        for source in &sources {
-            let read = match copy.add {
-                true => RemoteAdd::read(source, checksum.as_deref(), copy.keep_git_dir),
-                false => Ok(None),
-            };
-            match read.map_err(|why| Fault::new(span, why).at(source))? {
-                Some(remote) => remotes.push(remote),
-                None => here.push(source.clone()),
-            }
-        }
-        if checksum.is_some() && (remotes.len() != 1 || !here.is_empty()) {
-            return Err(Fault::new(span, "--checksum is for one download or git address").at("--checksum"));
-        }
-        if copy.keep_git_dir && remotes.is_empty() {
-            return Err(Fault::new(span, "--keep-git-dir is for git addresses").at("--keep-git-dir"));
-        }
-        let documents: Vec<(String, String)> = copy
-            .documents
-            .iter()
-            .map(|d| Ok((d.name.clone(), self.document(d, span)?)))
-            .collect::<Result<_, Fault>>()?;
-        let written = self.expand(&copy.dest, span)?;
-        let mut dest = absolute(&self.stage.image.config.working_dir, &written);
-        let is_dir = written.is_empty() || written.ends_with('/') || written == "." || written.ends_with("/.");
-        if is_dir && !dest.ends_with('/') {
-            dest.push('/');
-        }
-        if sources.len() + documents.len() > 1 && !dest.ends_with('/') {
-            return Err(Fault::new(span, format!("several sources need a directory as destination, not {written:?}"))
-                .at(&copy.dest)
-                .hint(format!("write {written}/")));
-        }
-        let from = copy.from.as_ref().map(|from| (self.inputs.source)(from, span)).transpose()?;
-
-        let mut created_by = if copy.add { "ADD" } else { "COPY" }.to_owned();
-        if copy.parents {
-            created_by.push_str(" --parents");
-        }
-        if let Some(chown) = &chown {
-            created_by.push_str(&format!(" --chown={chown}"));
-        }
-        if let Some(chmod) = &chmod_text {
-            created_by.push_str(&format!(" --chmod={chmod}"));
-        }
-        sources.iter().for_each(|s| created_by.push_str(&format!(" {s}")));
-        documents.iter().for_each(|(name, _)| created_by.push_str(&format!(" <<{name}")));
-        created_by.push_str(&format!(" {written} # buildkit"));
-        let shown = self.shown(instruction, false);
-        let op = CopyOp {
-            from,
-            sources: here,
-            documents,
-            dest,
-            chown,
-            chmod,
-            unpack: copy.unpack,
-            unpack_fetched: copy.unpack_fetched,
-            parents: copy.parents,
-            exclude,
-            link: copy.link,
-            remotes,
-        };
-        self.step(instruction, trigger, shown, Op::Copy(op));
-        self.history(&created_by, true);
-        Ok(())
-    }
-
-    fn document(&self, document: &Document, span: Span) -> Result<String, Fault> {
-        if !document.expand {
-            return Ok(document.text.clone());
-        }
-        Lexer { plain_quotes: true, ..Lexer::new('\\') }
-            .word(&document.text, &|name| self.stage.env.get(name).cloned())
-            .map_err(|e| Fault::new(span, e.to_string()))
-    }
-
-    /// A step's mounts, expanded.
-    fn mounts(&self, mounts: &[Mount], span: Span) -> Result<Vec<RunMount>, Fault> {
-        let namespace = self.inputs.build_arg(CACHE_NAMESPACE_ARG).map_or("", String::as_str);
-        let expand =
-            |text: &str| self.lexer().word(text, &|name| self.stage.env.get(name).cloned()).map_err(|e| e.to_string());
-        let read = |mount: &Mount| {
-            let expanded = mount.expanded(&expand).map_err(|(message, hint)| {
-                Fault { hint, ..Fault::new(span, message) }.at(&format!("--mount={}", mount.text))
-            });
-            expanded.map(|mount| mount.in_namespace(namespace))
-        };
-        let workdir = &self.stage.image.config.working_dir;
-        let origin = |from: &str| (self.inputs.source)(from, span).map_err(Refused::Fault);
-        let mut agents = 0;
-        let complete = |mount: Mount| {
-            RunMount::new(&mount, &|path| absolute(workdir, path), &origin, &mut agents).map_err(|why| match why {
-                Refused::Fault(fault) => fault,
-                Refused::Message(message) => Fault::new(span, message).at("--mount"),
-            })
-        };
-        mounts.iter().map(read).collect::<Result<Vec<_>, Fault>>()?.into_iter().map(complete).collect()
-    }
-
-    /// What steps call their machine, if a build argument says so.
-    fn hostname(&self, span: Span) -> Result<Option<String>, Fault> {
-        let Some(name) = self.inputs.build_arg(HOSTNAME_ARG).filter(|name| !name.is_empty()) else { return Ok(None) };
-        let fits = name.len() <= HOSTNAME_BYTES_MAX
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-        match fits {
-            true => Ok(Some(name.clone())),
-            false => Err(Fault::new(span, format!("--build-arg {HOSTNAME_ARG}={name:?} is no host name"))),
-        }
-    }
-
-    /// What `--network` and `--security` ask for, if this server gives it.
-    fn allowed(&self, run: &Run, span: Span) -> Result<(Network, bool), Fault> {
-        let allowed = self.inputs.allowed;
-        if run.network == NetworkMode::Host && !allowed.host_network {
-            return Err(Fault::new(span, "RUN --network=host is not allowed on this server")
-                .at("--network")
-                .hint("leave the flag out; whoever runs the server allows it with build_allow_host_network"));
-        }
-        if run.security == Security::Insecure && !allowed.insecure {
-            return Err(Fault::new(span, "RUN --security=insecure is not allowed on this server")
-                .at("--security")
-                .hint("leave the flag out; whoever runs the server allows it with build_allow_insecure"));
-        }
-        let network = match run.network {
-            NetworkMode::Default => Network::Default,
-            NetworkMode::None => Network::None,
-            NetworkMode::Host => Network::Host,
-        };
-        Ok((network, run.security == Security::Insecure))
-    }
-
-    fn run_step(&mut self, run: &Run, instruction: &Instruction, trigger: bool) -> Result<(), Fault> {
-        let span = instruction.span;
-        let mounts = self.mounts(&run.mounts, span)?;
-        let (network, insecure) = self.allowed(run, span)?;
-        let hostname = self.hostname(span)?;
-        let mut shown = self.shown(instruction, true);
-        let mut script = None;
-        let argv = match run.documents.as_slice() {
-            [] => self.with_shell(&run.line),
-            [document, ..] => {
-                let text = run.line.args.join(" ");
-                if crate::parse::heredoc_word(&text).is_some() {
-                    // Nothing but the document: it is the command, or the program.
-                    shown.push_str(&format!(" ({})", history::summary(&document.text)));
-                    if document.text.starts_with("#!") {
-                        let path = format!("/dev/pipes/{}", document.name.replace('/', "_"));
-                        script = Some((path.clone(), document.text.clone()));
-                        vec![path]
-                    } else {
-                        self.with_shell(&CommandLine { args: vec![document.text.clone()], shell: true })
-                    }
-                } else {
-                    // Documents that the shell reads: it gets all as it stood.
-                    let documents: String = run.documents.iter().map(|d| format!("\n{}{}", d.raw, d.name)).collect();
-                    self.with_shell(&CommandLine { args: vec![text + &documents], shell: true })
-                }
-            }
-        };
-        let mut values = Vars::default();
-        for (name, value) in &self.stage.args {
-            let value = self.stage.env.get(name).or(value.as_ref());
-            values.set(name, value.map_or("", String::as_str));
-        }
-        let mut words = values.pairs();
-        if !words.is_empty() {
-            words.insert(0, format!("|{}", words.len()));
-        }
-        words.extend(argv.iter().cloned());
-        let created_by = format!("RUN {} # buildkit", words.join(" "));
-        let given = |(name, value): &(String, String)| {
-            (is_predefined(name) && self.stage.env.get(name).is_none()).then(|| (name.clone(), value.clone()))
-        };
-        let config = &self.stage.image.config;
-        let op = RunOp {
-            argv,
-            env: self.stage.env.all.clone(),
-            extra_env: self.inputs.build_args.iter().filter_map(given).collect(),
-            cwd: absolute("/", &config.working_dir),
-            user: config.user.clone(),
-            network,
-            insecure,
-            hostname,
-            mounts,
-            script,
-        };
-        self.step(instruction, trigger, shown, Op::Run(op));
-        self.history(&created_by, true);
-        Ok(())
     }
 }
 
