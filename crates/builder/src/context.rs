@@ -63,9 +63,9 @@ pub enum ContextError {
     Io(#[from] io::Error),
 }
 
-/// What is said when contents that a client left out are gone; the client sends all of them
-/// when it reads this.
-pub const MISSING: &str = "files of the build context that were sent before are no longer kept here; send them again";
+/// What is said when contents that a client left out are gone.
+pub const MISSING: &str =
+    "files of the build context that were sent before are no longer kept here; hint: build again, and they are sent";
 
 /// A context, ready to copy from. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! What is said here may be more than the build will need, never less as far as the file
 //! itself tells. A base image's own `ONBUILD` triggers are not in the file: where one copies
 //! from a context of which only a part was sent, the build ends with [`INCOMPLETE`], and the
-//! client sends all of it.
+//! client is told to send all of it from then on.
 
 use portolan_types::Platform;
 
@@ -13,8 +13,8 @@ use crate::instruct::{self, Command, MountKind, is_remote};
 use crate::parse;
 
 /// What is said when a base image wants files that were not sent.
-pub const INCOMPLETE: &str =
-    "the base image copies files of the build context (ONBUILD), of which only a part was sent; send all of it";
+pub const INCOMPLETE: &str = "the base image copies files of the build context (ONBUILD), of which only a part was sent; hint: build again, \
+     and all of it is sent";
 
 /// What a build may need of its context.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,12 @@ fn paths(
     out.sort();
     out.dedup();
     (out.len() <= PATHS_MAX).then_some(out)
+}
+
+/// Whether an instruction takes anything from the context.
+pub(crate) fn takes_files(instruction: &Command) -> bool {
+    let mut out = Vec::new();
+    command(instruction, &mut out).is_none() || !out.is_empty()
 }
 
 /// Add what an instruction takes from the context; `None` when it may be anything.

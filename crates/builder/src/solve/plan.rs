@@ -27,7 +27,7 @@ use crate::instruct::{File, Instruction};
 use crate::lint::{Finding, Rule};
 use crate::named::NamedContext;
 use crate::ports::{BaseImage, Remotes};
-use crate::{BuildContext, BuildRequest, Engine, fsys, instruct, parse};
+use crate::{BuildContext, BuildRequest, Engine, fsys, instruct, needs, parse};
 
 /// An ignore file's size.
 const IGNORE_BYTES_MAX: u64 = limits::DOCKERFILE_BYTES_MAX as u64;
@@ -380,6 +380,12 @@ impl<'a> Planner<'a> {
             })
             .collect::<Result<_, Fault>>()
             .map_err(|f| self.source.error(&f))?;
+        if matches!(base, StageBase::Image { .. })
+            && matches!(&self.request.context, BuildContext::Packed(context) if context.is_partial())
+            && triggers.iter().any(|trigger| needs::takes_files(&trigger.command))
+        {
+            return Err(self.source.error(&Fault::new(own.span, needs::INCOMPLETE)));
+        }
         let config = &self.engine.config;
         let inputs = Inputs {
             globals: self.globals,

@@ -22,6 +22,7 @@ use super::cache::{self, Caches};
 use super::platforms::Package;
 use super::remote::Fetcher;
 use super::steps::RegistrySteps;
+use super::stock::Owner;
 use super::source::Source;
 use super::tell::Teller;
 
@@ -133,7 +134,14 @@ impl Builds {
             let (log, stop) = (log.clone(), stop.clone());
             move || build(&engine, &request, &platforms, &log, &stop)
         })
-        .await??;
+        .await?;
+        if let Err(Trouble::Order(why)) = &built
+            && why.contains(portolan_builder::needs::INCOMPLETE)
+            && let Ok(shelf) = self.stock.shelf(&Owner { registry: registry.id, caller: job.build.caller })
+        {
+            shelf.send_whole(&dockerfile.1);
+        }
+        let built = built?;
         if stop.is_cancelled() {
             return Err(Trouble::Stopped);
         }

@@ -16,7 +16,7 @@
 //! The stock is this machine's own. It is offered only by a server that is alone on its
 //! database: the worker that gets a run must have what the client was told of.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use portolan_builder::context::{Received, Stock};
+use portolan_types::Digest;
 use uuid::Uuid;
 
 /// How long a client that was told that contents are here may take until its build has them,
@@ -89,7 +90,12 @@ struct State {
     /// Where contents are: pack, offset, size.
     files: HashMap<[u8; 32], (u64, u64, u64)>,
     next: u64,
+    /// Dockerfiles whose builds need more of the context than they say, by SHA-256.
+    whole: HashSet<[u8; 32]>,
 }
+
+/// Dockerfiles that are remembered so.
+const WHOLE_MAX: usize = 1_000;
 
 struct Pack {
     bytes: u64,
@@ -257,6 +263,20 @@ impl Shelf {
         out
     }
 
+    /// Whether builds of a Dockerfile must be sent all of their context.
+    pub(crate) fn is_whole(&self, dockerfile: &[u8]) -> bool {
+        self.state.lock().whole.contains(&hash_of(dockerfile))
+    }
+
+    /// From now on, until the server starts again, they are.
+    pub(crate) fn send_whole(&self, dockerfile: &[u8]) {
+        let mut state = self.state.lock();
+        if state.whole.len() >= WHOLE_MAX {
+            state.whole.clear();
+        }
+        state.whole.insert(hash_of(dockerfile));
+    }
+
     fn bytes(&self) -> u64 {
         self.state.lock().packs.values().map(|p| p.bytes).sum()
     }
@@ -337,6 +357,10 @@ impl Stock for Shelf {
         };
         Ok(Some((file, at)))
     }
+}
+
+fn hash_of(bytes: &[u8]) -> [u8; 32] {
+    Digest::of(bytes).bytes().try_into().unwrap_or_default()
 }
 
 fn read_index(path: &Path) -> io::Result<Vec<Received>> {

@@ -47,7 +47,7 @@ struct Question {
 /// Answer a question about a context.
 pub(super) async fn answer(app: &Arc<App>, owner: &Owner, comp: Option<&str>, body: Body) -> Result<Response, Refusal> {
     match comp {
-        Some("needs") => needs(body).await,
+        Some("needs") => needs(app, owner, body).await,
         Some("listing") => missing(app, owner, body).await,
         _ => Err(bad("comp must be needs or listing.")),
     }
@@ -69,7 +69,7 @@ async fn read(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Refusal> {
     })
 }
 
-async fn needs(body: Body) -> Result<Response, Refusal> {
+async fn needs(app: &Arc<App>, owner: &Owner, body: Body) -> Result<Response, Refusal> {
     let body = read(body, limits::CONTROL_BODY_BYTES_MAX).await?;
     let question: Question = serde_json::from_slice(&body).map_err(|e| bad(format!("The question: {e}.")))?;
     let dockerfile = STANDARD.decode(&question.dockerfile).map_err(|_| bad("dockerfile must be base64."))?;
@@ -77,6 +77,10 @@ async fn needs(body: Body) -> Result<Response, Refusal> {
         return Err(bad("The Dockerfile is too long."));
     }
     let platform = question.platform.and_then(|p| p.parse().ok()).unwrap_or_else(Platform::host);
+    let shelf = app.stock.as_ref().and_then(|stock| stock.shelf(owner).ok());
+    if shelf.is_some_and(|shelf| shelf.is_whole(&dockerfile)) {
+        return Ok(respond::json(StatusCode::OK, &json!({"all": true})));
+    }
     let work = move || context_needs(&dockerfile, question.target.as_deref(), &question.build_args, &platform);
     let needs = tokio::task::spawn_blocking(work).await.map_err(|_| internal())?;
     Ok(respond::json(
