@@ -19,6 +19,9 @@ RUN grep -E '^Cap(Eff|Bnd)' /proc/self/status
 RUN mount -t tmpfs none /mnt 2>&1 && echo MOUNTED || echo mount refused
 RUN mknod /disk b 8 0 2>/dev/null && head -c1 /disk 2>&1 && echo READ || echo disk refused
 RUN echo 1 >/proc/sys/kernel/panic && echo WROTE || echo sysctl refused
+RUN echo "root is \$(awk '{ print \$2; exit }' /proc/self/uid_map) on the host"
+RUN grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status
+RUN unshare -U true 2>&1 && echo UNSHARED || echo unshare refused
 D
 ) || fail "the probe builds" "$out"
 says "processes of the host are not seen" "pid 1 of [1-9]([^0-9]|$)" printf '%s' "$out"
@@ -27,6 +30,10 @@ says "the host name is its own" "[0-9.]+ own hostname" printf '%s' "$out"
 says "the capabilities are docker's default and no more" "CapEff:[[:space:]]*00000000a80425fb" printf '%s' "$out"
 says "mounting is refused" "[0-9.]+ mount refused" printf '%s' "$out"
 says "disks cannot be read" "[0-9.]+ disk refused" printf '%s' "$out"
+says "root is nobody on the host" "root is 2147483648 on the host" printf '%s' "$out"
+says "system calls are filtered" "Seccomp:[[:space:]]*2" printf '%s' "$out"
+says "nobody gets new privileges" "NoNewPrivs:[[:space:]]*1" printf '%s' "$out"
+says "nor a user namespace of their own" "[0-9.]+ unshare refused" printf '%s' "$out"
 says "kernel settings cannot be written" "[0-9.]+ sysctl refused" printf '%s' "$out"
 
 printf 'FROM busybox\nRUN (sleep 9871 &) ; echo left one behind\n' >"$ctx/Dockerfile"

@@ -49,6 +49,7 @@ mod parse;
 pub mod ports;
 pub mod remote;
 pub mod render;
+pub mod rootless;
 pub mod sbom;
 pub mod snapshot;
 mod solve;

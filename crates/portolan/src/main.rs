@@ -56,12 +56,31 @@ fn main() -> ExitCode {
         return exit_code(portolan_builder::exec::step_main());
     }
     match Cli::parse().command {
-        Command::Serve(args) => ended(portolan_server::run(args)),
-        Command::Worker(args) => ended(portolan_server::run_worker(args)),
+        Command::Serve(args) => {
+            rootless();
+            ended(portolan_server::run(args))
+        }
+        Command::Worker(args) => {
+            rootless();
+            ended(portolan_server::run_worker(args))
+        }
         Command::Check(args) => maintained(maintenance::check(&args)),
         Command::Migrate(args) => maintained(maintenance::migrate(&args)),
         Command::RecoverOwner(args) => maintained(maintenance::recover_owner(&args)),
         Command::Client(command) => exit_code(portolan_cli::run(*command)),
+    }
+}
+
+/// Let a server of an unprivileged user build images. While there is one thread still.
+fn rootless() {
+    use portolan_builder::rootless::{Rootless, enter};
+    match enter(&["/proc/self/exe".into(), "build-run".into()]) {
+        Ok(None | Some(Rootless::Ids(_))) => {}
+        Ok(Some(Rootless::OneId)) => eprintln!(
+            "WARNING: this user has no subordinate ids: builds work only with images whose files all belong to root \
+             (see /etc/subuid, /etc/subgid and newuidmap)"
+        ),
+        Err(reason) => eprintln!("WARNING: {reason}"),
     }
 }
 

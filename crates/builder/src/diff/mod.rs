@@ -26,7 +26,7 @@ use crate::fsys;
 use crate::ports::Content;
 use crate::snapshot::Chain;
 use crate::tarball::{self, BLOCK, Entry, Kind};
-use crate::unpack::{OPAQUE_XATTR, is_whiteout};
+use crate::unpack::{is_whiteout, opaque_xattr};
 
 /// A layer in the content store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -325,7 +325,7 @@ impl Walk<'_, '_, '_> {
 }
 
 fn is_opaque(xattrs: &[(std::ffi::OsString, Vec<u8>)]) -> bool {
-    xattrs.iter().any(|(key, value)| key == OPAQUE_XATTR && value == b"y")
+    xattrs.iter().any(|(key, value)| key == opaque_xattr() && value == b"y")
 }
 
 /// Attributes that belong into a layer: capabilities of programs, and the user's own.

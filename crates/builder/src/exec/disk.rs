@@ -10,8 +10,8 @@
 //! A file counts with its size or its blocks, whichever is more: a sparse file is small on the
 //! disk, but not in the layer.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -106,10 +106,24 @@ impl BuildDisk {
 
     /// Look after what a step writes into `upper`, a directory of the host's that is empty or
     /// holds no more than its own attributes.
-    pub fn watch<'a>(&'a self, upper: &Path) -> io::Result<Watch<'a>> {
+    ///
+    /// `also` are the other folders that it can write to, each with the bytes that were in it
+    /// before.
+    pub fn watch<'a>(&'a self, upper: &Path, also: &[(PathBuf, u64)]) -> io::Result<Watch<'a>> {
         let dir = fsys::open_root(upper)?;
+        let others = also.iter().map(|(folder, _)| fsys::open_root(folder)).collect::<io::Result<Vec<_>>>()?;
+        let before = also.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let free = fstatvfs(&dir)?;
-        Ok(Watch { build: self, dir, free, used: Use::default(), walked: Instant::now(), walk: Duration::ZERO })
+        Ok(Watch {
+            build: self,
+            dir,
+            others,
+            before,
+            free,
+            used: Use::default(),
+            walked: Instant::now(),
+            walk: Duration::ZERO,
+        })
     }
 }
 
@@ -123,7 +137,11 @@ struct Use {
 /// Looks after one step.
 pub struct Watch<'a> {
     build: &'a BuildDisk,
-    dir: std::os::fd::OwnedFd,
+    dir: OwnedFd,
+    /// What else it can write to, on the same file system.
+    others: Vec<OwnedFd>,
+    /// Bytes that were in those.
+    before: u64,
     /// As it was at the last walk.
     free: StatVfs,
     used: Use,
@@ -160,8 +178,14 @@ impl Watch<'_> {
         let begun = Instant::now();
         self.free = fstatvfs(&self.dir)?;
         let limits = &self.build.limits;
-        let mut walk = Walk { limits, cancel, used: Use::default(), excess: None };
+        let mut walk = Walk { limits, cancel, before: self.before, used: Use::default(), excess: None };
         walk.dir(self.dir.as_fd(), 0)?;
+        for dir in &self.others {
+            if walk.excess.is_none() {
+                walk.dir(dir.as_fd(), 0)?;
+            }
+        }
+        walk.used.bytes = walk.used.bytes.saturating_sub(self.before);
         let before = std::mem::replace(&mut self.used, walk.used);
         let more = self.used.bytes.saturating_sub(before.bytes);
         let less = before.bytes.saturating_sub(self.used.bytes);
@@ -182,6 +206,8 @@ impl Watch<'_> {
 struct Walk<'a> {
     limits: &'a DiskLimits,
     cancel: &'a Cancel,
+    /// Bytes that do not count.
+    before: u64,
     used: Use,
     excess: Option<Excess>,
 }
@@ -222,7 +248,9 @@ impl Walk<'_> {
             if let Some(max) = self.limits.step_files_max.filter(|max| self.used.files > *max) {
                 self.excess = Some(Excess::StepFiles(max));
             }
-            if let Some(max) = self.limits.step_bytes_max.filter(|max| self.used.bytes > *max) {
+            if let Some(max) =
+                self.limits.step_bytes_max.filter(|max| self.used.bytes.saturating_sub(self.before) > *max)
+            {
                 self.excess = Some(Excess::StepBytes(max));
             }
             if self.excess.is_none() && fsys::kind(&stat) == FileType::Directory {
@@ -252,9 +280,23 @@ mod tests {
     fn measured(limits: DiskLimits, fill: impl FnOnce(&Path)) -> Option<Excess> {
         let dir = tempfile::tempdir().unwrap();
         let build = BuildDisk::new(limits);
-        let watch = build.watch(dir.path()).unwrap();
+        let watch = build.watch(dir.path(), &[]).unwrap();
         fill(dir.path());
         watch.last(&Cancel::new()).unwrap()
+    }
+
+    #[test]
+    fn what_was_in_a_cache_before_does_not_count_and_what_is_added_does() {
+        let (upper, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let write = |name: &str| std::fs::write(cache.path().join(name), vec![1u8; 200_000]).unwrap();
+        write("before");
+        let also = [(cache.path().to_owned(), crate::snapshot::disk_bytes(cache.path()).unwrap())];
+        let build = BuildDisk::new(DiskLimits { step_bytes_max: Some(300_000), ..DiskLimits::default() });
+        let look = || build.watch(upper.path(), &also).unwrap().last(&Cancel::new()).unwrap();
+        write("one");
+        assert_eq!(look(), None);
+        write("two");
+        assert_eq!(look(), Some(Excess::StepBytes(300_000)));
     }
 
     #[test]
@@ -284,7 +326,7 @@ mod tests {
         let never = Cancel::new();
         let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let write = |n: usize| std::fs::write(dirs[n].path().join("f"), vec![1; 400_000]).unwrap();
-        let mut watches: Vec<_> = dirs.iter().map(|dir| build.watch(dir.path()).unwrap()).collect();
+        let mut watches: Vec<_> = dirs.iter().map(|dir| build.watch(dir.path(), &[]).unwrap()).collect();
         write(0);
         write(1);
         assert_eq!(watches[0].measure(false, &never).unwrap(), None);

@@ -40,11 +40,12 @@ pub use disk::{BuildDisk, DiskLimits, Excess};
 pub use emulate::{Emulator, emulator_for};
 pub use step::step_main;
 pub use userns::UserNs;
-pub(crate) use userns::idmap;
+pub(crate) use userns::{become_root, idmap, is_whole, unshare};
+pub(crate) use wire::{Order, Report, receive, send};
 
 use self::cgroup::Cgroup;
 use self::stubs::Stubs;
-use self::wire::{GO, Job, JobMount, KILL, MAPPED, Order, Report};
+use self::wire::{GO, Job, JobMount, KILL, MAPPED};
 use crate::cancel::Cancel;
 use crate::fsys;
 use crate::user::User;
@@ -229,6 +230,8 @@ pub struct StepSpec<'a> {
 pub struct StepDisk<'a> {
     /// The host's directory that everything lies in which the step writes into its root.
     pub upper: &'a Path,
+    /// The other folders that it can write to, each with the bytes that are in it.
+    pub also: &'a [(PathBuf, u64)],
     /// What the build has taken already.
     pub build: &'a BuildDisk,
 }
@@ -469,7 +472,7 @@ fn run_job(
     }
     let mut running = Running::start(config, if job.userns { config.userns.clone() } else { None })?;
     running.policy = config.policy(step).cloned();
-    let mut watch = step.disk.map(|disk| disk.build.watch(disk.upper)).transpose()?;
+    let mut watch = step.disk.map(|disk| disk.build.watch(disk.upper, disk.also)).transpose()?;
     running.give_streams(ids.map_or(0, UserNs::root), &step.user)?;
     let killer = running.killer.clone();
     let _guard = cancel.on_cancel(move || killer.kill());
@@ -498,7 +501,7 @@ fn run_job(
         Some(Report::Exited(code)) => Ok(Exit { code, out_of_memory }),
         Some(Report::Signaled(signal)) => Ok(Exit { code: 128 + signal, out_of_memory }),
         Some(Report::Failed(reason)) => Err(ExecError::Start(reason)),
-        Some(Report::Unshared | Report::Created(_)) | None => Err(ExecError::Start("the step process ended without a report".to_owned())),
+        Some(Report::Unshared | Report::Mapped(_) | Report::Created(_)) | None => Err(ExecError::Start("the step process ended without a report".to_owned())),
     }
 }
 

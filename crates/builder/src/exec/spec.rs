@@ -116,6 +116,9 @@ pub(super) fn spec(
     mounts.push(match sys {
         Some(source) => json!({"destination": "/sys", "type": "bind", "source": source,
                                "options": ["bind", "nosuid", "noexec", "nodev", access]}),
+        None if job.userns && job.network => {
+            json!({"destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "nodev", "ro"]})
+        }
         None => json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
                        "options": ["nosuid", "noexec", "nodev", access]}),
     });

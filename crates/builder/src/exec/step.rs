@@ -62,6 +62,10 @@ fn take_socket() -> io::Result<UnixStream> {
 fn step(socket: &UnixStream) -> Result<(), String> {
     let (job, descriptors) = match wire::receive::<Order>(socket) {
         Ok(Some((Order::Run(job), descriptors))) => (*job, descriptors),
+        Ok(Some((Order::Map { pid, uid, gid }, _))) => {
+            let count = crate::rootless::map(pid, uid, gid)?;
+            return wire::send(socket, &Report::Mapped(count), &[]).map_err(|error| error.to_string());
+        }
         Ok(Some((Order::Hold, _))) => return hold(socket).map_err(|error| error.to_string()),
         Ok(None) => return Ok(()),
         Err(error) => return Err(format!("read the step: {error}")),
@@ -159,7 +163,8 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
             break;
         }
     }
-    let sys = if job.userns && job.network { Some(sysfs()?) } else { None };
+    // A rootless server has no right to the one of the machine's network.
+    let sys = if job.userns && job.network { sysfs().ok() } else { None };
     if job.userns {
         userns::unshare(UnshareFlags::NEWNS)?;
         wire::send(socket, &Report::Unshared, &[])?;

@@ -88,7 +88,7 @@ impl UserNs {
 }
 
 /// Whether a process with this map can have come out of no user namespace.
-fn is_whole(map: &str) -> bool {
+pub(crate) fn is_whole(map: &str) -> bool {
     map.split_whitespace().eq(WHOLE)
 }
 
@@ -148,14 +148,14 @@ fn hold(step_command: &[std::ffi::OsString], map: &str) -> io::Result<OwnedFd> {
 /// In the step process: leave the user namespace for a new one, without ids as yet, and the
 /// namespaces `also` for new ones that belong to it.
 #[allow(unsafe_code, reason = "the call is unsafe only for what shares file descriptor tables")]
-pub(super) fn unshare(also: UnshareFlags) -> io::Result<()> {
+pub(crate) fn unshare(also: UnshareFlags) -> io::Result<()> {
     // SAFETY: none of the flags that are used here touches the descriptor table, and this
     // process has one thread.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | also) }?)
 }
 
 /// In the step process: become root of the namespace, now that it has ids.
-pub(super) fn become_root() -> io::Result<()> {
+pub(crate) fn become_root() -> io::Result<()> {
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     // Groups of the server's user; refused where a rootless server has one id only.
     let _ = rustix::thread::set_thread_groups(&[]);

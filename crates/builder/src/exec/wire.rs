@@ -22,18 +22,20 @@ pub(super) const DESCRIPTORS_MAX: usize = 250;
 
 /// Engine to step process, once.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Run a step; with the root's descriptor and one for each bind.
     Run(Box<Job>),
     /// Make a user namespace and wait.
     Hold,
+    /// Give a process in a new user namespace its user's subordinate ids.
+    Map { pid: u32, uid: u32, gid: u32 },
 }
 
 /// A step, as the step process is told of it.
 ///
 /// Not to be printed: it holds secrets.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Job {
+pub(crate) struct Job {
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: String,
@@ -64,7 +66,7 @@ pub(super) struct Job {
 
 /// A mount; binds take the descriptors after the root's, in order.
 #[derive(Serialize, Deserialize)]
-pub(super) enum JobMount {
+pub(crate) enum JobMount {
     Bind {
         target: String,
         writable: bool,
@@ -85,9 +87,11 @@ pub(super) enum JobMount {
 
 /// Step process to engine.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Report {
+pub(crate) enum Report {
     /// It is in a new user namespace, and waits for ids and [`MAPPED`].
     Unshared,
+    /// A process got its ids, this many.
+    Mapped(u64),
     /// The step's first process, as the engine sees it; it waits for [`GO`].
     Created(i32),
     /// It cannot be run.
@@ -104,7 +108,7 @@ pub(super) const GO: u8 = b'g';
 pub(super) const KILL: u8 = b'k';
 
 /// Send a message, with descriptors.
-pub(super) fn send(socket: &UnixStream, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: &UnixStream, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     if body.len() > MESSAGE_BYTES_MAX || descriptors.len() > DESCRIPTORS_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the step's arguments and environment are too long"));
@@ -123,7 +127,7 @@ pub(super) fn send(socket: &UnixStream, message: &impl Serialize, descriptors: &
 }
 
 /// Receive a message and its descriptors; `None` at the end of the stream.
-pub(super) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut head = [0u8; 4];
     let mut descriptors = Vec::new();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];

@@ -105,6 +105,9 @@ fn with_options(overlay: &Overlay<'_>) -> rustix::io::Result<OwnedFd> {
     for (key, value) in OPTIONS {
         fsconfig_set_string(fs.as_fd(), key, value)?;
     }
+    if crate::rootless::in_user_namespace() {
+        fsconfig_set_flag(fs.as_fd(), "userxattr")?;
+    }
     // Package managers sync after every file; what is lost with the machine's power is only
     // a cache, and is thrown away at the next boot.
     fsconfig_set_flag(fs.as_fd(), "volatile")?;
@@ -122,6 +125,9 @@ fn with_string(overlay: &Overlay<'_>) -> io::Result<OwnedFd> {
     );
     for (key, value) in OPTIONS {
         data.push_str(&format!(",{key}={value}"));
+    }
+    if crate::rootless::in_user_namespace() {
+        data.push_str(",userxattr");
     }
     if data.len() > 4_000 {
         return Err(io::Error::other("the image has too many layers for this kernel: Linux 6.8 or later takes more"));

@@ -25,7 +25,10 @@ use crate::tarball::{Entry, Kind, Reader};
 /// Contents are moved in pieces of this many bytes.
 const PIECE_BYTES: usize = 256 * 1024;
 /// What marks a directory that hides everything below it.
-pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+pub(crate) fn opaque_xattr() -> &'static str {
+    // Only the machine's own root may write the first; see the overlay option `userxattr`.
+    if crate::rootless::in_user_namespace() { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}
 
 /// What `.wh.` files mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +190,9 @@ impl Unpacker<'_> {
                 })?;
                 self.metadata_at(parent, name, entry)
             }
+            // Nobody makes devices in a user namespace. The layer stays as it is; only steps on
+            // it do not see this one, nor could they use it.
+            Kind::CharDevice | Kind::BlockDevice if crate::rootless::in_user_namespace() => Ok(()),
             Kind::CharDevice | Kind::BlockDevice => {
                 let kind =
                     if entry.kind == Kind::CharDevice { FileType::CharacterDevice } else { FileType::BlockDevice };
@@ -293,7 +299,7 @@ impl Unpacker<'_> {
                     let was_whiteout = there.is_some_and(|stat| is_whiteout(&stat));
                     self.create(parent, name, || rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)))?;
                     if was_whiteout && self.rules.whiteouts == Whiteouts::Mark {
-                        fsys::set_xattr(parent, name, OsStr::new(OPAQUE_XATTR), b"y")?;
+                        fsys::set_xattr(parent, name, OsStr::new(opaque_xattr()), b"y")?;
                     }
                 }
             }
@@ -346,7 +352,7 @@ impl Unpacker<'_> {
         let dir = path.parent().unwrap_or(Path::new(""));
         if hidden == b".wh..opq" {
             if self.rules.whiteouts == Whiteouts::Mark {
-                Ok(rustix::fs::fsetxattr(parent, OPAQUE_XATTR, b"y", XattrFlags::empty()).map_err(io::Error::from)?)
+                Ok(rustix::fs::fsetxattr(parent, opaque_xattr(), b"y", XattrFlags::empty()).map_err(io::Error::from)?)
             } else {
                 for name in fsys::names(parent)? {
                     self.delete_unless_written(parent, &dir.join(&name), &name)?;
@@ -371,7 +377,7 @@ impl Unpacker<'_> {
                 Ok(()) => Ok(()),
                 Err(Errno::EXIST) => {
                     if fsys::lstat_at(parent, name)?.is_some_and(|stat| fsys::kind(&stat) == FileType::Directory) {
-                        fsys::set_xattr(parent, name, OsStr::new(OPAQUE_XATTR), b"y")?;
+                        fsys::set_xattr(parent, name, OsStr::new(opaque_xattr()), b"y")?;
                     }
                     Ok(())
                 }

@@ -33,6 +33,8 @@ use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 pub(super) use names::resolv_conf;
+#[cfg(feature = "fuzzing")]
+pub use names::{NameQuery, read_query};
 pub use policy::{Gate, Policy, Rule};
 
 /// The name server that a step is told of; docker's, too, is there.

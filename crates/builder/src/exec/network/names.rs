@@ -236,6 +236,27 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+/// What a fuzzer sees of a message.
+#[cfg(feature = "fuzzing")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameQuery {
+    /// The name that is asked for.
+    pub name: String,
+    /// Addresses in the answer.
+    pub addresses: usize,
+    /// An answer of ours, with one address.
+    pub reply: Vec<u8>,
+}
+
+/// Read a message as a query and as an answer.
+#[cfg(feature = "fuzzing")]
+pub fn read_query(message: &[u8]) -> Option<NameQuery> {
+    let question = Question::read(message)?;
+    let addresses = addresses(message, question.end).len();
+    let reply = question.reply(message, 0, Some(Ipv4Addr::LOCALHOST));
+    Some(NameQuery { name: question.name, addresses, reply })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
