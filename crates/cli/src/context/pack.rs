@@ -89,17 +89,7 @@ impl Pack {
     /// `dockerfile`: a path as the user gave it, taken from the folder, or, if it is not
     /// there, from where we are, as docker does. `unique`: 32 hex digits.
     pub(crate) fn new(root: &Path, dockerfile: Option<&str>, unique: &str) -> Result<Pack> {
-        match fs::metadata(root) {
-            Ok(at) if at.is_dir() => {}
-            Ok(_) => {
-                return Err(Failure::new(format!("{} is not a folder", root.display()))
-                    .hint("the build context is a folder; name a Dockerfile inside it with -f"));
-            }
-            Err(_) => {
-                return Err(Failure::new(format!("Unable to find '{}'.", root.display()))
-                    .hint("the build context is a folder here, such as `.`, or the address of a git repository"));
-            }
-        }
+        is_folder(root)?;
         let file = dockerfile.unwrap_or("Dockerfile");
         let path = find_dockerfile(root, file)?;
         let text = read_limited(&path, limits::DOCKERFILE_BYTES_MAX)?;
@@ -116,6 +106,22 @@ impl Pack {
             None => Ignore::default(),
         };
         Ok(Pack { root: root.to_owned(), ignore, extra, dockerfile_path, only: None })
+    }
+
+    /// Look at a folder that is one more context of a build: it has no Dockerfile, but what its
+    /// `.dockerignore` says holds.
+    pub(crate) fn folder(root: &Path) -> Result<Pack> {
+        is_folder(root)?;
+        let path = root.join(".dockerignore");
+        let ignore = match path.is_file() {
+            true => {
+                let text = String::from_utf8(read_limited(&path, limits::DOCKERFILE_BYTES_MAX)?)
+                    .map_err(|_| Failure::new(format!("{} is not UTF-8", path.display())))?;
+                Ignore::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?
+            }
+            false => Ignore::default(),
+        };
+        Ok(Pack { root: root.to_owned(), ignore, extra: Vec::new(), dockerfile_path: String::new(), only: None })
     }
 
     /// A context of nothing but a Dockerfile.
@@ -154,9 +160,10 @@ impl Pack {
                 Some(folder) => (PathBuf::from(folder), true),
                 None => (PathBuf::from(path), false),
             };
-            let plain = path.ancestors().filter(|p| !p.as_os_str().is_empty()).all(|part| {
-                fs::symlink_metadata(self.root.join(part)).map_or(true, |at| !at.is_symlink())
-            });
+            let plain = path
+                .ancestors()
+                .filter(|p| !p.as_os_str().is_empty())
+                .all(|part| fs::symlink_metadata(self.root.join(part)).map_or(true, |at| !at.is_symlink()));
             plain.then_some(Wanted { path, pattern })
         };
         let only: Option<Vec<Wanted>> = paths.iter().map(wanted).collect();
@@ -206,7 +213,8 @@ impl Pack {
 
     /// The archive, not compressed.
     fn read(&self, out: Ahead, progress: &Progress) -> Result<Packed> {
-        let mut archive = Archive { names: HashMap::new(), tar: tar::Builder::new(out), progress, packed: Packed::default() };
+        let mut archive =
+            Archive { names: HashMap::new(), tar: tar::Builder::new(out), progress, packed: Packed::default() };
         for (name, contents) in &self.extra {
             archive.contents(name, contents)?;
         }
@@ -438,6 +446,16 @@ fn find_ignore(root: &Path, dockerfile: &Path) -> Result<Option<(PathBuf, String
     let bytes = read_limited(&path, limits::DOCKERFILE_BYTES_MAX)?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::new(format!("{} is not UTF-8", path.display())))?;
     Ok(Some((path, text)))
+}
+
+fn is_folder(root: &Path) -> Result<()> {
+    match fs::metadata(root) {
+        Ok(at) if at.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::new(format!("{} is not a folder", root.display()))
+            .hint("the build context is a folder; name a Dockerfile inside it with -f")),
+        Err(_) => Err(Failure::new(format!("Unable to find '{}'.", root.display()))
+            .hint("the build context is a folder here, such as `.`, or the address of a git repository")),
+    }
 }
 
 fn read_limited(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {

@@ -26,6 +26,7 @@ mod limits;
 mod logs;
 mod machines;
 mod metrics;
+mod orders;
 mod otel;
 mod people;
 mod platforms;

@@ -28,9 +28,6 @@ pub(super) async fn run(ctx: &Context, args: BuildArgs) -> Result<Output> {
     refuse_unsupported(&args)?;
     let platform = platform(&args.platform)?;
     let chosen = options::choose(&args)?;
-    if let Some((name, _)) = chosen.contexts.first() {
-        return Err(Failure::usage(format!("--build-context {name}: not supported")));
-    }
     if let (Some((name, _)), true) = (chosen.agents.first(), args.no_wait) {
         return Err(Failure::usage(format!("--ssh {name}: the agent here answers only while the build is followed"))
             .hint(format!("leave --no-wait out, or give a key: --ssh {name}=FILE")));
@@ -61,7 +58,12 @@ pub(super) async fn run(ctx: &Context, args: BuildArgs) -> Result<Output> {
         request.is_push_enabled = false;
     }
     let registry = tokio::select! {
-        sent = send::source(ctx, &session, &args, &mut request) => sent?,
+        sent = async {
+            let registry = send::source(ctx, &session, &args, &mut request).await?;
+            let contexts = send::contexts(ctx, &session, &registry, &chosen.contexts, args.quiet).await?;
+            request.build_options.contexts = contexts;
+            Ok::<_, Failure>(registry)
+        } => sent?,
         // Nothing has begun on the server; a half-sent context goes by itself.
         () = &mut interrupted => return Err(stopped()),
     };

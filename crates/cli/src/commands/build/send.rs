@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use portolan_api::arm::{DockerBuildRequest, RegistryRef};
+use portolan_api::arm::{BuildSource, DockerBuildRequest, RegistryRef};
 use portolan_api::blobs::BuildSketch;
 use portolan_types::limits;
 
@@ -84,7 +84,10 @@ pub(super) async fn source(
     let (files, bytes) = progress.finish();
     let (_, sent) = sent?;
     let files = if files > 0 { format!("{files} files, ") } else { String::new() };
-    ctx.talk.say(format_args!("Sent the build context: {files}{}, packed {}", human_bytes(bytes), human_bytes(sent)));
+    if !args.quiet {
+        let (bytes, sent) = (human_bytes(bytes), human_bytes(sent));
+        ctx.talk.say(format_args!("Sent the build context: {files}{bytes}, packed {sent}"));
+    }
     request.source_location = Some(place.relative_path);
     Ok(registry)
 }
@@ -112,9 +115,51 @@ async fn folder(
     let config = session.config().path();
     let sent = send::folder(session.http(), config, &place, pack, Some(sketch), &progress).await;
     progress.finish();
-    ctx.talk.say(format_args!("Sent the build context: {}", sent?.sentence()));
+    let sent = sent?;
+    if !args.quiet {
+        ctx.talk.say(format_args!("Sent the build context: {}", sent.sentence()));
+    }
     request.source_location = Some(place.relative_path);
     Ok(registry)
+}
+
+/// Send the folders among `--build-context NAME=SOURCE`; what the server fetches by itself stays
+/// an address.
+pub(super) async fn contexts(
+    ctx: &Context,
+    session: &Session,
+    registry: &RegistryRef,
+    named: &[(String, String)],
+    quiet: bool,
+) -> Result<Vec<BuildSource>> {
+    let mut sources = Vec::new();
+    for (name, text) in named {
+        let source = match Source::of(text) {
+            _ if text.starts_with("docker-image://") => text.clone(),
+            _ if text.starts_with("oci-layout://") => {
+                return Err(Failure::usage(format!("--build-context {name}: a layout cannot be sent"))
+                    .hint("push it to the registry, and name it as docker-image://IMAGE"));
+            }
+            Source::Stdin => {
+                return Err(Failure::usage(format!("--build-context {name}: only the build's own context can be -")));
+            }
+            Source::Remote(address) => address,
+            Source::Folder(folder) => {
+                let pack = Pack::folder(&folder)?;
+                let place = session.arm.source_upload(registry).await?;
+                let progress = Arc::new(Progress::files(&ctx.talk, "Sending a build context"));
+                let sent = send::folder(session.http(), session.config().path(), &place, pack, None, &progress).await;
+                progress.finish();
+                let sent = sent?;
+                if !quiet {
+                    ctx.talk.say(format_args!("Sent the context {name}: {}", sent.sentence()));
+                }
+                place.relative_path
+            }
+        };
+        sources.push(BuildSource { name: name.clone(), source });
+    }
+    Ok(sources)
 }
 
 /// What came on stdin.
