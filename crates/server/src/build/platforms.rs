@@ -194,6 +194,13 @@ mod tests {
         let platform = serde_json::json!({"os": "linux", "architecture": "arm", "variant": "v7"});
         assert_eq!((&second["platform"], &second["size"]), (&platform, &serde_json::json!(25)));
 
+        // One that is asked to be an index all the same.
+        let mut always = Wishes::default();
+        always.always_index = true;
+        let one = Package::of(std::slice::from_ref(&amd), Vec::new(), &always).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&one.top.bytes).unwrap();
+        assert_eq!((&index["mediaType"], one.parts.len()), (&serde_json::json!(media_type::DOCKER_LIST), 1));
+
         let mut more = Document::new(b"{}".to_vec(), media_type::OCI_MANIFEST, Vec::new());
         more.descriptor.annotations.insert("a".into(), "b".into());
         let with = Package::of(&[amd], vec![more], &Wishes::default()).unwrap();
