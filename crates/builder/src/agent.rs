@@ -36,11 +36,17 @@ const SIGN_REQUEST: u8 = 13;
 /// A socket that is listened to. Dropping it ends every connection.
 pub(crate) struct Agent {
     socket: PathBuf,
+    troubles: Troubles,
     stop: Cancel,
     /// Wakes who listens.
     end: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Why there was no answer, each reason once.
+type Troubles = Arc<Mutex<Vec<String>>>;
+/// Reasons that are kept.
+const TROUBLES_MAX: usize = 8;
 
 /// Connections under way, to be cut at the end.
 type Open = Arc<Mutex<Vec<Option<UnixStream>>>>;
@@ -62,11 +68,17 @@ impl Agent {
         rustix::fs::chmod(&socket, Mode::from_raw_mode(mode))?;
         let (end, ended) = UnixStream::pair()?;
         let stop = Cancel::new();
+        let troubles = Troubles::default();
         let thread = std::thread::Builder::new().name("ssh-agent".to_owned()).spawn({
-            let stop = stop.clone();
-            move || listen(&listener, &ended, &agent, &stop)
+            let (stop, troubles) = (stop.clone(), troubles.clone());
+            move || listen(&listener, &ended, &agent, &troubles, &stop)
         })?;
-        Ok(Agent { socket, stop, end: Some(end), thread: Some(thread) })
+        Ok(Agent { socket, troubles, stop, end: Some(end), thread: Some(thread) })
+    }
+
+    /// Why programs got no answer so far.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().clone()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -86,7 +98,7 @@ impl Drop for Agent {
     }
 }
 
-fn listen(listener: &UnixListener, ended: &UnixStream, agent: &Arc<dyn SshAgent>, stop: &Cancel) {
+fn listen(listener: &UnixListener, ended: &UnixStream, agent: &Arc<dyn SshAgent>, troubles: &Troubles, stop: &Cancel) {
     let open: Open = Arc::default();
     let count = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -125,7 +137,7 @@ fn listen(listener: &UnixListener, ended: &UnixStream, agent: &Arc<dyn SshAgent>
             let (open, count) = (&open, &count);
             scope.spawn(move || {
                 // It ends with the program at the other end, whatever that one did.
-                let _ = serve(&stream, &**agent, stop);
+                let _ = serve(&stream, &**agent, troubles, stop);
                 open.lock()[place] = None;
                 count.fetch_sub(1, Ordering::SeqCst);
             });
@@ -137,7 +149,7 @@ fn listen(listener: &UnixListener, ended: &UnixStream, agent: &Arc<dyn SshAgent>
 }
 
 /// Answer one program until it goes.
-fn serve(mut stream: &UnixStream, agent: &dyn SshAgent, stop: &Cancel) -> io::Result<()> {
+fn serve(mut stream: &UnixStream, agent: &dyn SshAgent, troubles: &Troubles, stop: &Cancel) -> io::Result<()> {
     loop {
         let mut head = [0u8; 4];
         stream.read_exact(&mut head)?;
@@ -149,7 +161,10 @@ fn serve(mut stream: &UnixStream, agent: &dyn SshAgent, stop: &Cancel) -> io::Re
         stream.read_exact(&mut message)?;
         let answer = match message.first() {
             Some(&(REQUEST_IDENTITIES | SIGN_REQUEST)) => agent.ask(&message, stop).unwrap_or_else(|error| {
-                tracing::debug!(%error, "ask an ssh agent");
+                let (why, mut troubles) = (error.to_string(), troubles.lock());
+                if troubles.len() < TROUBLES_MAX && !troubles.contains(&why) && !stop.is_cancelled() {
+                    troubles.push(why);
+                }
                 vec![FAILURE]
             }),
             _ => vec![FAILURE],

@@ -82,6 +82,8 @@ pub(crate) struct Hold {
     key: String,
     slot: u64,
     alone: bool,
+    /// What was in it when it was taken.
+    bytes: u64,
 }
 
 impl Caches {
@@ -158,7 +160,8 @@ impl Caches {
                 if let Some(slot) = slots.get_mut(&number) {
                     if alone { slot.taken = true } else { slot.sharing += 1 }
                 }
-                return Ok(Hold { caches: self.clone(), key, slot: number, alone });
+                let bytes = slots.get(&number).map_or(0, |slot| slot.bytes);
+                return Ok(Hold { caches: self.clone(), key, slot: number, alone, bytes });
             }
             // One that is to be shared is waited for while it is being filled.
             let coming = sharing == Sharing::Shared && slots.values().any(|slot| slot.filling);
@@ -171,7 +174,7 @@ impl Caches {
             let filling = sharing == Sharing::Shared;
             slots.insert(number, Slot { sharing: 0, taken: true, filling, used: SystemTime::now(), bytes: 0 });
             drop(state);
-            let hold = Hold { caches: self.clone(), key, slot: number, alone: true };
+            let hold = Hold { caches: self.clone(), key, slot: number, alone: true, bytes: 0 };
             return self.make(hold, sharing, owner, fill);
         }
     }
@@ -273,6 +276,11 @@ impl Caches {
 impl Hold {
     fn dir(&self) -> PathBuf {
         self.caches.0.dir.join(&self.key).join(self.slot.to_string())
+    }
+
+    /// How many bytes were in it when it was taken.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The folder that the step is to see.

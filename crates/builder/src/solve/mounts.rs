@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_types::{Digest, Secret};
@@ -240,11 +240,23 @@ pub(super) struct Mounted {
     pub(super) secret_env: Vec<(String, Secret<String>)>,
     /// Variables that say where something is.
     pub(super) env: Vec<(String, String)>,
+    /// Folders of the host's that the step can write to besides its root, each with the bytes
+    /// that are in it.
+    pub(super) written: Vec<(PathBuf, u64)>,
     // These are held for as long as the step runs; the agents end before their folders go.
     _agents: Vec<Agent>,
     _folders: Vec<Folder>,
     _actives: Vec<Active>,
     _caches: Vec<Arc<Hold>>,
+}
+
+impl Mounted {
+    /// Why agents did not answer, each reason once.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let mut all: Vec<String> = self._agents.iter().flat_map(Agent::troubles).collect();
+        all.dedup();
+        all
+    }
 }
 
 impl Crew<'_> {
@@ -340,12 +352,18 @@ impl Crew<'_> {
                     let active = active.map_err(|e| self.machine("mount the files to bind", &e))?;
                     let path = self.inside(step, &active, &source)?;
                     out.mounts.push(StepMount::Bind { source: path, target: named(target), writable: *rw });
+                    if *rw {
+                        out.written.push((active.upper(), 0));
+                    }
                     out._actives.push(active);
                 }
                 RunMountKind::Cache { ro, .. } => {
                     let hold = caches.get(index).cloned().flatten();
                     let Some(hold) = hold else { return Err(self.refuse(step, "a cache was not taken")) };
                     out.mounts.push(StepMount::Bind { source: hold.path(), target: named(target), writable: !ro });
+                    if !ro && !out._caches.iter().any(|held| held.path() == hold.path()) {
+                        out.written.push((hold.path(), hold.bytes()));
+                    }
                     out._caches.push(hold);
                 }
                 RunMountKind::Tmpfs { size } => {

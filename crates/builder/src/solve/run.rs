@@ -52,7 +52,7 @@ impl Crew<'_> {
             secret_env: std::mem::take(&mut mounted.secret_env),
             network: run.network,
             insecure: run.insecure,
-            disk: Some(exec::StepDisk { upper: &upper, build: &self.site.common.disk }),
+            disk: Some(exec::StepDisk { upper: &upper, also: &mounted.written, build: &self.site.common.disk }),
             emulator: exec::emulator_for(&plan.stage.platform, &engine.config.emulators_dir)
                 .map_err(|e| self.refuse(step, e))?,
         };
@@ -65,6 +65,9 @@ impl Crew<'_> {
         let out = |stream, bytes: &[u8]| blotter.feed(stream, bytes, |bytes| log.output(stream, bytes));
         let ended = exec::run(&config, &spec, &out, &self.stop);
         blotter.finish(|stream, bytes| log.output(stream, bytes));
+        for why in mounted.troubles() {
+            log.note(&format!("ssh: {why}"));
+        }
         drop(mounted);
         let command = run.argv.join(" ");
         let command = blots.text(&command);

@@ -141,8 +141,7 @@ fn a_bind_that_is_not_there_is_told_with_its_line() {
             ERROR: failed to build: Dockerfile:2:1: /nowhere is not there to mount
         "#]],
     );
-    let outcome =
-        kitchen.run(&kitchen.request("FROM busybox AS self\nRUN --mount=from=self,target=/m true"));
+    let outcome = kitchen.run(&kitchen.request("FROM busybox AS self\nRUN --mount=from=self,target=/m true"));
     assert_eq!(outcome.result.unwrap_err().kind, ErrorKind::Dockerfile);
     let climbing = "FROM busybox\nRUN --mount=from=busybox,source=../../../../../../etc/machine-id,target=/m true";
     let error = kitchen.run(&kitchen.request(climbing)).result.unwrap_err();
@@ -264,6 +263,25 @@ fn a_build_that_waits_for_a_cache_can_be_cancelled() {
         first.cancel();
         assert_eq!(holder.join().unwrap().result.unwrap_err().kind, ErrorKind::Cancelled);
     });
+}
+
+#[test]
+fn a_cache_is_no_way_round_the_limits_of_the_disk() {
+    let mut kitchen = Kitchen::new();
+    kitchen.setup = |config| config.disk.step_bytes_max = Some(20 << 20);
+    kitchen.restart();
+    let fill = |mount: &str, mib: u32| {
+        let dockerfile = format!(
+            "FROM busybox\nRUN --mount={mount},target=/c dd if=/dev/zero of=/c/f{mib} bs=1M count={mib} 2>/dev/null\n"
+        );
+        kitchen.run(&kitchen.request(&dockerfile)).result.map(drop).map_err(|error| error.message)
+    };
+    assert_eq!(fill("type=cache", 15), Ok(()));
+    assert_eq!(fill("type=cache", 16), Ok(()), "what was there before is not this step's");
+    for mount in ["type=cache", "type=bind,from=busybox,rw"] {
+        let refused = fill(mount, 40).unwrap_err();
+        assert!(refused.contains("MiB") || refused.contains("bytes") || refused.contains("disk"), "{refused}");
+    }
 }
 
 #[test]
@@ -471,7 +489,12 @@ RUN ls /run/buildkit > /later 2>&1 || echo gone > /later
     };
     let image = kitchen.build_with(&request);
     assert_eq!(image.files["where"], "0:0 644 /run/buildkit/ssh_agent.0\nsocket 600 0 0\n");
-    assert_eq!(image.files["keys"], format!("0:0 644 ssh-ed25519 {} of a test\n", base64(&public_key())), "{}", image.log);
+    assert_eq!(
+        image.files["keys"],
+        format!("0:0 644 ssh-ed25519 {} of a test\n", base64(&public_key())),
+        "{}",
+        image.log
+    );
     assert!(image.files["refused"].contains("Failed to remove all identities"), "{}", image.files["refused"]);
     assert!(image.files["closed"].contains("Permission denied"), "{}", image.files["closed"]);
     assert!(image.files["none"].ends_with("<>\n"), "{}", image.files["none"]);
