@@ -32,7 +32,8 @@ impl Sent {
     /// `12 files, 3.1 MiB; 2 new files, 14.0 KiB sent`
     pub(crate) fn sentence(&self) -> String {
         let (bytes, packed) = (human_bytes(self.bytes), human_bytes(self.packed));
-        format!("{} files, {bytes}; {} new, {packed} sent", self.files, self.new_files)
+        let which = if self.partial { "files that are needed" } else { "files" };
+        format!("{} {which}, {bytes}; {} new, {packed} sent", self.files, self.new_files)
     }
 }
 

@@ -152,7 +152,7 @@ impl View {
         let tails: usize = self.steps.values().map(|s| s.details(TAIL_LINES).count()).sum();
         let hidden = (running + ended + tails).saturating_sub(room).min(ended);
         let left = room.saturating_sub(running + ended - hidden);
-        let each = if running == 0 { 0 } else { (left / running).min(TAIL_LINES) };
+        let each = left.checked_div(running).unwrap_or(0).min(TAIL_LINES);
         let mut out = vec![cut(&head, columns)];
         let mut skip = hidden;
         for step in self.steps.values() {
