@@ -11,9 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use super::step::Sandbox;
+use super::wire::Job;
 
 /// Where the bundle is: a folder that every machine has, covered in this mount namespace only.
 pub(super) const BASE: &str = "/tmp";
@@ -22,6 +25,14 @@ const NAME: &str = "step";
 /// How much of a runtime's complaint is passed on, bytes.
 const COMPLAINT_BYTES_MAX: usize = 4 * 1024;
 
+/// Why there is no sandbox.
+pub(super) enum Refusal {
+    /// The program cannot be run: a shell's status, and why.
+    NotRun(i32, &'static str),
+    /// Something else; a sentence.
+    Failed(String),
+}
+
 /// A sandbox made by an OCI runtime.
 pub(super) struct Runc {
     program: PathBuf,
@@ -29,17 +40,23 @@ pub(super) struct Runc {
 }
 
 impl Runc {
-    /// Make the sandbox out of the bundle in [`BASE`]. The error is a sentence.
-    pub(super) fn create(program: &str) -> Result<Runc, String> {
+    /// Make the sandbox out of the bundle in [`BASE`].
+    pub(super) fn create(job: &Job, program: &str) -> Result<Runc, Refusal> {
+        if let Some((code, why)) = missing(job) {
+            return Err(Refusal::NotRun(code, why));
+        }
         // Its first process becomes this one's child when the runtime has gone.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .map_err(|error| format!("adopt the sandbox's process: {}", io::Error::from(error)))?;
+            .map_err(|error| Refusal::Failed(format!("adopt the sandbox's process: {}", io::Error::from(error))))?;
         let program = PathBuf::from(program);
         let pid_file = Path::new(BASE).join("pid");
         let pid_path = pid_file.display().to_string();
-        command(&program, &["create", "--no-pivot=false", "--bundle", BASE, "--pid-file", &pid_path, NAME], false)?;
+        command(&program, &["create", "--bundle", BASE, "--pid-file", &pid_path, NAME], false).map_err(|reason| {
+            // It looks for the program before it has a process to wait.
+            not_run(&reason).map_or(Refusal::Failed(reason), |(code, why)| Refusal::NotRun(code, why))
+        })?;
         let pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok()).and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| format!("{} made no process", program.display()))?;
+        let pid = pid.ok_or_else(|| Refusal::Failed(format!("{} made no process", program.display())))?;
         Ok(Runc { program, pid })
     }
 }
@@ -80,6 +97,48 @@ fn complaint(log: &str) -> String {
     line.split_once("msg=").map_or(line, |(_, message)| message.trim_matches('"')).to_owned()
 }
 
+/// A shell's status and words for a program that cannot be run, seen before the runtime is
+/// asked: it would complain on the step's own standard error.
+fn missing(job: &Job) -> Option<(i32, &'static str)> {
+    const DENIED: (i32, &str) = (126, "permission denied");
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(Path::new(BASE).join("root"), flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let look = |path: &Path| -> Result<(), (i32, &'static str)> {
+        let inside = Path::new(&job.cwd).join(path);
+        let file = rustix::fs::openat2(&root, inside, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+        let file = file.map_err(|error| match error {
+            Errno::NOTDIR => (127, "not a directory"),
+            Errno::ACCESS => DENIED,
+            _ => (127, "no such file or directory"),
+        })?;
+        let stat = rustix::fs::fstat(&file).map_err(|_| DENIED)?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if regular && stat.st_mode & 0o111 != 0 { Ok(()) } else { Err(DENIED) }
+    };
+    let name = job.argv.first()?;
+    if name.contains('/') {
+        return look(Path::new(name)).err();
+    }
+    let path = job.env.iter().rev().find(|(key, _)| key == "PATH").map_or("", |(_, value)| value.as_str());
+    let found = path.split(':').any(|dir| look(&Path::new(if dir.is_empty() { "." } else { dir }).join(name)).is_ok());
+    if found { None } else { Some((127, "executable file not found in $PATH")) }
+}
+
+/// A shell's status and words for a program that cannot be run, if that is why the runtime
+/// made no sandbox.
+fn not_run(reason: &str) -> Option<(i32, &'static str)> {
+    let (_, reason) = reason.split_once("exec: ")?;
+    let known = [
+        (127, "executable file not found in $PATH"),
+        (127, "no such file or directory"),
+        (127, "not a directory"),
+        (126, "permission denied"),
+        (126, "is a directory"),
+        (126, "exec format error"),
+    ];
+    known.into_iter().find(|(_, words)| reason.ends_with(words))
+}
+
 impl Drop for Runc {
     fn drop(&mut self) {
         // Ended already when all went well. This removes the runtime's own, empty cgroups.
@@ -96,5 +155,8 @@ mod tests {
         let log = "time=\"x\" level=warning msg=\"no\"\ntime=\"y\" level=error msg=\"runc create failed: EPERM\"\n";
         assert_eq!(super::complaint(log), "runc create failed: EPERM");
         assert_eq!(super::complaint(""), "");
+        let told = "runc create failed: unable to start container process: exec: \"/foo\": stat /foo: no such file or directory";
+        assert_eq!(super::not_run(told), Some((127, "no such file or directory")));
+        assert_eq!(super::not_run("runc create failed: no such file or directory"), None);
     }
 }

@@ -25,7 +25,7 @@ use rustix::thread::UnshareFlags;
 
 use super::builtin::Builtin;
 use super::emulate;
-use super::runc::{self, Runc};
+use super::runc::{self, Refusal, Runc};
 use super::spec;
 use super::userns;
 use super::wire::{self, GO, Job, JobMount, MAPPED, Order, Report};
@@ -72,11 +72,19 @@ fn step(socket: &UnixStream) -> Result<(), String> {
     };
     prepare(socket, &job, descriptors).map_err(|error| format!("prepare the sandbox: {error}"))?;
     if let Some(emulator) = &job.emulator {
-        emulate::register(emulator, job.userns, Path::new(BASE))?;
+        emulate::register(emulator, job.userns, Path::new(if job.runtime.is_some() { runc::BASE } else { BASE }))?;
     }
     let mut sandbox: Box<dyn Sandbox> = match &job.runtime {
         None => Box::new(Builtin::create(&job)?),
-        Some(runtime) => Box::new(Runc::create(runtime)?),
+        Some(runtime) => match Runc::create(&job, runtime) {
+            Ok(sandbox) => Box::new(sandbox),
+            Err(Refusal::Failed(reason)) => return Err(reason),
+            Err(Refusal::NotRun(code, why)) => {
+                let name = job.argv.first().map(String::as_str).unwrap_or_default();
+                let _ = rustix::io::write(io::stderr(), format!("exec {name}: {why}\n").as_bytes());
+                return wire::send(socket, &Report::Exited(code), &[]).map_err(|error| error.to_string());
+            }
+        },
     };
     let pid = sandbox.pid();
     let init = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("open the sandbox's process: {error}"))?;

@@ -185,6 +185,8 @@ impl Lab {
         let base = store.base(&[layer], &[diff_id], &Cancel::new()).unwrap();
         let command: Vec<std::ffi::OsString> = vec![env!("CARGO_BIN_EXE_portolan-step").into()];
         let mut config = ExecConfig::new(command.clone(), dir.path().join("exec"));
+        // All tests of steps can be run with the other executor.
+        config.runtime = std::env::var_os("PORTOLAN_TEST_RUNTIME").map(Into::into);
         if userns {
             let ids = Arc::new(UserNs::open(&command).unwrap());
             store.serve_steps(ids.clone()).unwrap();
