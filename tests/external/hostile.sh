@@ -83,11 +83,12 @@ clean "printing a gigabyte"
 
 port=${login_server##*:}
 out=$(order <<D
-RUN nc -w 3 127.0.0.1 $port </dev/null && echo REACHED; nc -w 3 $(hostname -I | awk '{print $1}') $port </dev/null && echo REACHED; nc -w 3 169.254.169.254 80 </dev/null; exit 0
+RUN nc -w 3 127.0.0.1 $port </dev/null && echo REA''CHED; nc -w 3 $(hostname -I | awk '{print $1}') $port </dev/null && echo REA''CHED; nc -w 3 169.254.169.254 80 </dev/null; exit 0
 RUN test -z "\$(find / -xdev -name 'cgroup.procs' -writable 2>/dev/null)" && ! mount -o remount,rw /sys && ! mount -t cgroup2 none /mnt && echo kept its limits
 D
 ) || fail "a look around" "$out"
 says "the metadata address is refused, and the log says so" "\[network\] no connection to 169.254.169.254:80" printf '%s' "$out"
+if grep -q REACHED <<<"$out"; then fail "the server's own port is not reached" "$out"; else ok "the server's own port is not reached"; fi
 says "limits cannot be changed from inside" "[0-9.]+ kept its limits" printf '%s' "$out"
 
 # --- cancelling, whatever the step does about it
@@ -110,7 +111,7 @@ b() { b | b & }; b; while :; do :; done
 while :; do head -c 100000000 /dev/zero >/f; done
 i=0; while :; do : >/tmp/f$((i % 15000)); i=$((i+1)); done
 yes
-exec >&- 2>&- </dev/null; sleep 1000
+exec >&- 2>&- </dev/null; sleep 1000; :
 S
 
 check "the server goes on" p acr repository list -n hostilereg -o none

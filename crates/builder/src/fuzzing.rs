@@ -55,6 +55,13 @@ pub fn mount(text: &str, value: &str) -> (Option<String>, Option<String>) {
     (Some(format!("{written:?}")), expanded.map(|mount| format!("{mount:?}")))
 }
 
+pub use crate::exec::network::NameQuery;
+
+/// Read a name query and the answer that may follow its question; `None` for what is none.
+pub fn name_query(message: &[u8]) -> Option<NameQuery> {
+    crate::exec::network::read_query(message)
+}
+
 /// Read what `# check=` says: whether findings end the build.
 pub fn checks(text: &str) -> Option<bool> {
     crate::lint::Checks::parse(text).ok().map(|checks| checks.error)

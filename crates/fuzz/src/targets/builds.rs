@@ -2,6 +2,7 @@
 
 use portolan_builder::cache;
 use portolan_builder::copy::Chmod;
+use portolan_builder::exec::network::Rule;
 use portolan_builder::fuzzing as build;
 use portolan_builder::sbom::{self, Package};
 use portolan_types::ignore::Ignore;
@@ -122,6 +123,34 @@ pub(super) const MOUNT: Target = Target {
         "\"\"",
     ],
     bytes_max: 1_000,
+};
+
+/// A name query of a build step, and the answer to it.
+pub(super) const NAME_QUERY: Target = Target {
+    name: "name_query",
+    run: |input| {
+        let Some(found) = build::name_query(input) else { return };
+        assert!(found.name.len() <= 255 && !found.name.ends_with('.'));
+        assert!(found.addresses <= input.len() / 4);
+        // An answer of ours is one to the same question, with the address that was put in.
+        let again = build::name_query(&found.reply).map(|again| (again.name, again.addresses));
+        assert_eq!(again, Some((found.name, 1)));
+    },
+    words: &["\x01\x00", "\x00\x01", "\x00\x1c", "\x03abc", "\x03com", "\x00", "\u{7f}", "\x00\x04"],
+    bytes_max: 1_000,
+};
+
+/// What a build may reach, as the settings have it.
+pub(super) const REACH: Target = Target {
+    name: "reach",
+    run: |input| {
+        let Some(text) = text(input) else { return };
+        let Ok(rule) = text.parse::<Rule>() else { return };
+        let written = rule.to_string();
+        assert_eq!(written.parse::<Rule>().as_ref(), Ok(&rule), "{written}");
+    },
+    words: &["*", "host", "metadata", "private", "10.0.0.0/8", "[fd00::]/8", ":443", "-8100", "*.", "a.example"],
+    bytes_max: 300,
 };
 
 /// A file's mode on the first line, in octal, what follows `--chmod=` after it.

@@ -1,6 +1,7 @@
 //! The list of targets, and what they share.
 
 mod builds;
+mod contexts;
 mod directory;
 mod documents;
 mod headers;
@@ -58,12 +59,16 @@ pub const ALL: &[&Target] = &[
     &builds::DOCKERFILE,
     &builds::EXPANSION,
     &builds::MOUNT,
+    &builds::NAME_QUERY,
+    &builds::REACH,
     &builds::MODE,
     &builds::CHECKS,
     &builds::IGNORE,
     &builds::BUILD_CACHE,
     &builds::PACKAGES,
     &builds::TAR,
+    &contexts::LISTING,
+    &contexts::ADDRESS,
 ];
 
 /// A target by its name.

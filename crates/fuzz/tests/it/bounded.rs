@@ -37,7 +37,7 @@ each! {
     v2_path acr_path arm_path signed_url
     manifest config arm_body block_list
     token scope_map foreign_token certificate ssh_key graph_filter graph_path
-    dockerfile expansion ignore tar
+    dockerfile expansion mount name_query reach mode checks ignore build_cache packages tar listing address
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl FromStr for Rule {
                 Some((first, last))
             }
         };
-        let to = match to.as_str() {
+        let to = match to.to_ascii_lowercase().as_str() {
             "*" => To::Any,
             "host" => To::Host,
             "metadata" => To::Metadata,
@@ -123,7 +123,7 @@ impl FromStr for Rule {
                         if name.is_empty() || name.len() > 253 || dots || !name.chars().all(good) {
                             return Err(bad("the name is not one"));
                         }
-                        let name = name.to_ascii_lowercase();
+                        let name = name.to_owned();
                         if other.starts_with("*.") { To::Below(name) } else { To::Name(name) }
                     }
                 },
