@@ -228,3 +228,103 @@ fn bombs_and_broken_compression_are_refused() {
     let file = tempfile::tempfile().unwrap();
     assert!(matches!(Context::read(&good[..], file, &limits, &cancel), Err(ContextError::Cancelled)));
 }
+
+/// Contents of earlier contexts: one file.
+struct Stocked(std::sync::Arc<std::fs::File>, Vec<u8>);
+
+impl Stocked {
+    fn of(text: &[u8]) -> Stocked {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text).unwrap();
+        Stocked(std::sync::Arc::new(file), text.to_vec())
+    }
+}
+
+impl portolan_builder::context::Stock for Stocked {
+    fn find(&self, hash: &[u8; 32], size: u64) -> std::io::Result<Option<(std::sync::Arc<std::fs::File>, u64)>> {
+        let known = hash_of(&self.1) == *hash && size == self.1.len() as u64;
+        Ok(known.then(|| (self.0.clone(), 0)))
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> [u8; 32] {
+    portolan_types::Digest::of(bytes).bytes().try_into().unwrap()
+}
+
+/// What our command line sends: a listing, and the contents of the files of these numbers.
+fn parcel(listing: portolan_types::listing::Writer, sent: &[(u32, &[u8])]) -> Vec<u8> {
+    use portolan_types::listing::{PARCEL_MAGIC, WHOLE};
+    let listing = listing.finish();
+    let mut out = [PARCEL_MAGIC, &[WHOLE], &(listing.len() as u64).to_le_bytes(), &listing].concat();
+    out.extend((sent.len() as u32).to_le_bytes());
+    sent.iter().for_each(|(number, _)| out.extend(number.to_le_bytes()));
+    sent.iter().for_each(|(_, contents)| out.extend(*contents));
+    zstd::encode_all(&out[..], 1).unwrap()
+}
+
+fn receive(parcel: &[u8]) -> Result<(Context, usize), ContextError> {
+    let limits = ContextLimits { entries_max: 100, bytes_max: 1000 };
+    let stock = Stocked::of(b"kept");
+    let read = Context::receive(parcel, tempfile::tempfile().unwrap(), &stock, &limits, &Cancel::new());
+    read.map(|(context, received)| (context, received.len()))
+}
+
+#[test]
+fn a_parcel_brings_only_what_was_missing() {
+    use portolan_types::listing::{Kind, Writer};
+    let dir = tempfile::tempdir().unwrap();
+    let file = |text: &[u8]| Kind::File { size: text.len() as u64, hash: hash_of(text) };
+    let mut listing = Writer::default();
+    listing.push(b"d", 0o750, 7, Kind::Folder);
+    listing.push(b"d/kept", 0o640, 1_600_000_000, file(b"kept"));
+    listing.push(b"d/new", 0o755, 8, file(b"new"));
+    listing.push(b"d/new-again", 0o644, 8, file(b"new"));
+    listing.push(b"hard", 0o755, 8, Kind::HardLink(b"d/new"));
+    listing.push(b"link", 0o777, 8, Kind::Link(b"d/kept"));
+    let (context, received) = receive(&parcel(listing, &[(1, b"new")])).unwrap();
+    assert_eq!((received, context.info()), (1, ContextInfo { entries: 6, bytes: 10 }));
+    copy(&context, &["."], dir.path());
+    let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!([text("d/kept"), text("d/new"), text("d/new-again"), text("link")], ["kept", "new", "new", "kept"]);
+    let at = std::fs::metadata(dir.path().join("hard")).unwrap();
+    assert_eq!((at.nlink(), at.mode() & 0o7777), (2, 0o755));
+    assert_eq!(std::fs::metadata(dir.path().join("d/kept")).unwrap().mtime(), 1_600_000_000);
+}
+
+#[test]
+fn hostile_parcels_are_refused() {
+    use portolan_types::listing::{Kind, Writer};
+    let file = |text: &[u8]| Kind::File { size: text.len() as u64, hash: hash_of(text) };
+    let one = |path: &[u8], kind: Kind<'_>| {
+        let mut listing = Writer::default();
+        listing.push(path, 0o644, 0, kind);
+        listing
+    };
+    let refused = |parcel: Vec<u8>, why: &str| match receive(&parcel) {
+        Err(ContextError::Refused(said)) => assert!(said.contains(why), "{said}"),
+        other => panic!("{why}: {other:?}"),
+    };
+    refused(parcel(one(b"a", file(b"abc")), &[(0, b"abX")]), "changed while it was sent");
+    refused(parcel(one(b"a", file(b"abc")), &[(0, b"ab")]), "changed while it was sent");
+    refused(parcel(one(b"../a", file(b"kept")), &[]), "..");
+    refused(parcel(one(b"/a", file(b"kept")), &[]), "absolute");
+    refused(parcel(one(b"a", Kind::Link(b"../x")), &[]), "outside");
+    refused(parcel(one(b"a", Kind::HardLink(b"etc/passwd")), &[]), "not in it");
+    refused(parcel(one(b"a", file(b"kept")), &[(5, b"abc")]), "does not list");
+    let mut bomb = Writer::default();
+    for n in 0..400 {
+        bomb.push(format!("f{n}").as_bytes(), 0o644, 0, file(b"kept"));
+    }
+    refused(parcel(bomb, &[]), "more than 100 entries");
+    let huge = Kind::File { size: u64::MAX, hash: [0; 32] };
+    refused(parcel(one(b"a", huge), &[(0, b"x")]), "more than 1000 bytes");
+    let cut = parcel(one(b"a", file(b"abc")), &[(0, b"abc")]);
+    let plain = zstd::decode_all(&cut[..]).unwrap();
+    for end in 19..plain.len() {
+        assert!(receive(&plain[..end]).is_err(), "cut at {end}");
+    }
+    // Knowing a hash alone grants nothing.
+    assert!(matches!(receive(&parcel(one(b"a", file(b"else")), &[])), Err(ContextError::Missing)));
+    let short = Kind::File { size: 3, hash: hash_of(b"kept") };
+    assert!(matches!(receive(&parcel(one(b"a", short), &[])), Err(ContextError::Missing)));
+}
