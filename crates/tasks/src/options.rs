@@ -192,6 +192,7 @@ mod tests {
             platforms: vec!["linux/amd64".parse().unwrap(), "linux/arm/v7".parse().unwrap()],
             secrets: vec![NamedSecret { id: "token".into(), value: Secret::new(vec![0, 255, 10]) }],
             ssh: vec![SshAgent { id: "default".into(), keys: vec![Secret::new(b"key".to_vec())], forward: true }],
+            ssh_owner: Some(uuid::Uuid::from_u128(7)),
             contexts: vec![NamedSource { name: "lib".into(), source: "https://u:hush@h/r.git".into() }],
             cache_from: vec!["type=registry,ref=a/b".into()],
             cache_to: vec!["type=inline".into()],
