@@ -59,10 +59,13 @@ says "a cache that is not there is told, and no failure" "cache:none failed: .*"
 refuses "a cache of a kind that is no server's is refused" "type=local cannot|no field" other -t supply:3 --cache-to type=local,dest=/x
 
 # docker's BuildKit reads ours and goes on, writes its own, and finds that again. Clients from 23.0
-# on reach it by their plugin only, which distributions leave out.
+# on reach it by their plugin only, which distributions leave out: PORTOLAN_TEST_BUILDX is its path.
 has_buildkit() { docker buildx version >/dev/null 2>&1 || [ "$(docker version --format '{{.Client.Version}}' | cut -d. -f1)" -lt 23 ]; }
-if has_buildkit; then
+export DOCKER_CONFIG=$work/docker-config
+mkdir -p "$DOCKER_CONFIG/cli-plugins"
+[ -z "${PORTOLAN_TEST_BUILDX:-}" ] || cp "$PORTOLAN_TEST_BUILDX" "$DOCKER_CONFIG/cli-plugins/docker-buildx"
 sign_in docker >/dev/null 2>&1
+if has_buildkit; then
 mkdir -p "$work/bk"
 printf 'FROM %s/busybox:latest\nRUN cat /proc/sys/kernel/random/uuid > /bk\n' "$LOGIN_SERVER" >"$work/bk/Dockerfile"
 bk() { DOCKER_BUILDKIT=1 docker build --progress plain --network none "$@" "$work/bk" 2>&1; }
@@ -107,6 +110,13 @@ says "SPDX among them" '"spdxVersion":"SPDX-2.3"' cat "$work/statements"
 says "and SLSA provenance" '"predicateType":"https://slsa.dev/provenance/v1"' cat "$work/statements"
 check "docker pulls such an image" docker pull -q "$LOGIN_SERVER/epoch:1"
 says "and runs it" "^x$" docker run --rm --network none "$LOGIN_SERVER/epoch:1" cat /d/y
+
+if docker buildx version >/dev/null 2>&1; then
+    says "docker buildx imagetools reads the packages" '"spdxVersion": *"SPDX-2.3"' \
+        docker buildx imagetools inspect --format '{{ json .SBOM }}' "$LOGIN_SERVER/epoch:1"
+    says "and the provenance" 'urn:portolan:build:dockerfile:v1' \
+        docker buildx imagetools inspect --format '{{ json .Provenance }}' "$LOGIN_SERVER/epoch:1"
+fi
 
 real_az
 says "az lists them as referrers" "application/vnd.in-toto" \

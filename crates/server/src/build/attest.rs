@@ -80,7 +80,8 @@ impl Wishes {
             wishes.annotation(text).map_err(|why| format!("--annotation: {why}"))?;
         }
         let index = options.platforms.len() > 1 || wishes.attests();
-        if !index && !(wishes.of_index.is_empty() && wishes.of_descriptors.is_empty()) {
+        let of_index = !wishes.of_index.is_empty() || !wishes.of_descriptors.is_empty();
+        if of_index && !index {
             return Err("--annotation: this build makes no index; one for several platforms or with attestations does"
                 .to_owned());
         }
