@@ -97,8 +97,8 @@ fn command(command: &Command, out: &mut Vec<String>) -> Option<()> {
 
 /// The path up to the first component with a pattern in it; `None` for the whole context.
 fn path(source: &str) -> Option<String> {
-    // Variables are known only when the base image is.
-    if source.contains('$') {
+    // Variables are known only when the base image is; quotes are still in the word.
+    if source.contains(['$', '"', '\'']) {
         return None;
     }
     let mut parts: Vec<&str> = Vec::new();
@@ -147,6 +147,8 @@ mod tests {
             "FROM a\nCOPY *.py /\n",
             "FROM a\nARG d=src\nCOPY $d /\n",
             "FROM a\nCOPY / /x/\n",
+            "FROM a\nCOPY \"two words\" /x/\n",
+            "FROM a\nCOPY 'f' /x/\n",
             "FROM a\nCOPY src/.. /x/\n",
             "FROM a\nRUN --mount=type=bind,target=/c true\n",
             "FROM a\nONBUILD COPY . /\n",

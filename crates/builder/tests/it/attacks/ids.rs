@@ -81,12 +81,13 @@ fn who_gets_out_can_do_nothing_on_the_host() {
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let secret = secret.to_str().unwrap();
     let own = std::process::id().to_string();
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let attacks: [&[&str]; 5] = [
         &["cat", secret],
         &["chown", "0", secret],
         &["kill", "-0", &own],
         &["ls", &format!("/proc/{own}/fd")],
-        &["hostname", &std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned()],
+        &["hostname", hostname.trim()],
     ];
     for (executor, lab) in labs(true, |_| {}) {
         while_running(&lab, "98773", |pid| {
