@@ -167,9 +167,12 @@ fn client_copy(name: &str) -> Option<&str> {
     (is_hex && !original.is_empty() && !original.contains('/')).then_some(original)
 }
 
+/// Reads a file of a context, of at most so many bytes.
+type ReadFile<'f> = dyn Fn(&Path, u64) -> std::io::Result<Option<Vec<u8>>> + 'f;
+
 /// The Dockerfile, which must be in the context.
 fn dockerfile(
-    file: &dyn Fn(&Path, u64) -> std::io::Result<Option<Vec<u8>>>,
+    file: &ReadFile<'_>,
     holds: &dyn Fn(&Path) -> bool,
     name: &str,
 ) -> Result<Vec<u8>, Trouble> {
