@@ -84,11 +84,13 @@ struct Way {
     /// The reading side has ended; `done` once the writing side was told.
     ended: bool,
     done: bool,
+    /// The reading side has hung up altogether.
+    hung: bool,
 }
 
 impl Way {
     fn new() -> Way {
-        Way { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), at: 0, end: 0, ended: false, done: false }
+        Way { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), at: 0, end: 0, ended: false, done: false, hung: false }
     }
 
     fn full(&self) -> bool {
@@ -135,7 +137,13 @@ fn pump(shared: &Shared, a: &TcpStream, b: &TcpStream) -> io::Result<()> {
             flags
         };
         let (of_a, of_b) = (wants(&forth, &back), wants(&back, &forth));
-        let mut fds = [PollFd::new(&shared.stop, PollFlags::IN), PollFd::new(a, of_a), PollFd::new(b, of_b)];
+        // A side that hung up says so again and again; it is asked only when something is
+        // wanted of it. What it had sent before is still on its way.
+        let sides = [(a, of_a, &forth), (b, of_b, &back)];
+        let asked = sides.iter().filter(|(_, wanted, way)| !wanted.is_empty() || !(way.full() || way.hung));
+        let asked: Vec<_> = asked.collect();
+        let mut fds = vec![PollFd::new(&shared.stop, PollFlags::IN)];
+        fds.extend(asked.iter().map(|(side, wanted, _)| PollFd::new(*side, *wanted)));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -143,13 +151,17 @@ fn pump(shared: &Shared, a: &TcpStream, b: &TcpStream) -> io::Result<()> {
         if !fds[0].revents().is_empty() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        for (fd, wanted) in [(&fds[1], of_a), (&fds[2], of_b)] {
-            // Gone for good, and nothing would be read or written to notice.
-            let gone = fd.revents().intersects(PollFlags::HUP | PollFlags::ERR);
-            if gone && (wanted.is_empty() || fd.revents().contains(PollFlags::ERR)) {
+        let mut hung = [false; 2];
+        for (fd, (side, wanted, _)) in fds[1..].iter().zip(&asked) {
+            if wanted.is_empty() && fd.revents().contains(PollFlags::ERR) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
+            if fd.revents().contains(PollFlags::HUP) {
+                hung[usize::from(std::ptr::eq(*side, b))] = true;
+            }
         }
+        forth.hung |= hung[0];
+        back.hung |= hung[1];
         forth.step(a, b)?;
         back.step(b, a)?;
     }

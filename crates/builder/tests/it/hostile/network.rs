@@ -179,6 +179,20 @@ fn other_machines_are_reached_by_address_and_by_name() {
 }
 
 #[test]
+fn what_was_sent_before_hanging_up_arrives_whole() {
+    let machine = Machine::new(236);
+    let lab = lab(policy("", "host"));
+    // A slow reader, so that all but the last of it waits when the other side is gone.
+    let script = format!(
+        "for i in 1 2 3 4; do printf 'GET /large HTTP/1.0\\r\\n\\r\\n' | busybox nc {0} 80 | (sleep 0.3; wc -c); done",
+        machine.there
+    );
+    let (_, output) = sh(&lab, Network::Default, &script);
+    let counts: Vec<u64> = output.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert!(counts.len() == 4 && counts.iter().all(|n| *n > 20_000_000 && *n == counts[0]), "{output}");
+}
+
+#[test]
 fn this_machine_and_its_metadata_are_not_reached() {
     let machine = Machine::new(232);
     let lab = lab(policy("", "host metadata"));
