@@ -7,14 +7,16 @@ user=portolan-rootless
 home=$(mktemp -d /var/tmp/rootless.XXXXXX)
 server=
 finish() {
+    set +e
     [ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null
     userdel "$user" 2>/dev/null
     sed -i "/^$user:/d" /etc/subuid /etc/subgid
     rm -rf "$home"
 }
 trap finish EXIT
-userdel "$user" 2>/dev/null
+userdel "$user" 2>/dev/null || true
 useradd --home-dir "$home" --shell /bin/sh "$user"
+touch /etc/subuid /etc/subgid
 sed -i "/^$user:/d" /etc/subuid /etc/subgid
 echo "$user:700000:65536" | tee -a /etc/subuid >>/etc/subgid
 cp "$PORTOLAN" "$home/portolan"
@@ -39,8 +41,8 @@ pid=$(pgrep -u "$user" -f "portolan serve" | head -1)
 equals "on the machine it is that user" "$(id -u "$user")" "$(awk '/^Uid:/ { print $2 }' "/proc/$pid/status")"
 says "with its subordinate ids" "1 +700000 +65536" cat "/proc/$pid/uid_map"
 
-client "group create -n rg -l local -o none" >/dev/null 2>&1
-client "acr create -g rg -n rootless --sku Basic -o none" >/dev/null 2>&1
+check "a registry" client "group create -n rg -l local -o none"
+check "is made" client "acr create -g rg -n rootless --sku Basic -o none"
 out=$(client "acr build -r rootless -t app:v1 '$home/ctx'" 2>&1) || fail "it builds an image" "$out
 $(tail -20 "$home/log")"
 says "a step is root there" "[0-9.]+ 0$" printf '%s' "$out"
@@ -53,7 +55,8 @@ check "the image is there" client "acr repository show -n rootless --image app:v
 equals "nothing is mounted afterwards" "" "$(grep -F "$home" /proc/mounts || true)"
 
 # Without subordinate ids.
-kill "$pid" && wait "$server" 2>/dev/null
+kill "$pid"
+wait "$server" 2>/dev/null || true
 server=
 sed -i "/^$user:/d" /etc/subuid /etc/subgid
 as "exec ./portolan serve --data '$home/data2' --listen 127.0.0.1:0 >'$home/log2' 2>&1" &

@@ -31,7 +31,11 @@ pub(super) struct Overlay<'a> {
 
 // `redirect_dir` and `metacopy` would leave files in the upper directory that mean nothing
 // without the lower ones; a layer is made from the upper directory alone.
-const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+// In a user namespace the kernel takes no `off` for the first; `nofollow` makes none either.
+fn options() -> [(&'static str, &'static str); 3] {
+    let redirect = if crate::rootless::in_user_namespace() { "nofollow" } else { "off" };
+    [("redirect_dir", redirect), ("metacopy", "off"), ("index", "off")]
+}
 
 /// A folder whose mount shows the ids that `namespace` maps those on disk to. An overlay over
 /// what is below it shows the same.
@@ -102,7 +106,7 @@ fn with_options(overlay: &Overlay<'_>) -> rustix::io::Result<OwnedFd> {
     }
     fsconfig_set_string(fs.as_fd(), "upperdir", below(overlay.active, "fs"))?;
     fsconfig_set_string(fs.as_fd(), "workdir", below(overlay.active, "work"))?;
-    for (key, value) in OPTIONS {
+    for (key, value) in options() {
         fsconfig_set_string(fs.as_fd(), key, value)?;
     }
     if crate::rootless::in_user_namespace() {
@@ -123,7 +127,7 @@ fn with_string(overlay: &Overlay<'_>) -> io::Result<OwnedFd> {
         below(overlay.active, "fs"),
         below(overlay.active, "work")
     );
-    for (key, value) in OPTIONS {
+    for (key, value) in options() {
         data.push_str(&format!(",{key}={value}"));
     }
     if crate::rootless::in_user_namespace() {
