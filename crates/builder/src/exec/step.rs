@@ -184,6 +184,7 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
         userns::become_root()?;
     }
     mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0700,size=16m"))?;
+    stand_in_for_cgroups(at)?;
     let base = PathBuf::from(at);
     let root = base.join("root");
     fs::create_dir(&root)?;
@@ -238,6 +239,19 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
     let places = (numbered("bind"), numbered("file"), numbered("secret"));
     let spec = spec::spec(job, &format!("{at}/root"), places.0, places.1, places.2, sys.as_deref())?;
     fs::write(base.join("config.json"), serde_json::to_vec(&spec)?)
+}
+
+/// In a namespace of a rootless server the cgroups' mounts are locked: they can be covered, but
+/// are listed still, and libcontainer wants to put the step into each. It may, into files of
+/// the cover that mean nothing; the engine looks after the real ones.
+fn stand_in_for_cgroups(cover: &str) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
+        let Some(place) = line.split(' ').nth(4).filter(|place| Path::new(place).starts_with(cover)) else { continue };
+        fs::create_dir_all(place)?;
+        fs::write(Path::new(place).join("cgroup.procs"), "")?;
+    }
+    Ok(())
 }
 
 /// `/sys` of the network that the step is in. A user namespace may only mount the one of a
