@@ -63,6 +63,10 @@ const HOSTS: &[&str] = &[
     "postgresql.org",
     "openid.net",
     "spdx.org",
+    "spdx.dev",
+    "slsa.dev",
+    "in-toto.io",
+    "git-media.io",
 ];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {

@@ -75,9 +75,9 @@ fn a_bind_shows_the_context_a_stage_or_an_image_and_keeps_nothing() {
 FROM busybox AS tools
 RUN mkdir /tools && echo tool > /tools/t && ln -s /tools/t /link
 FROM busybox
-WORKDIR /work
+WORKDIR /job
 RUN --mount=target=/ctx cd /ctx && find . | sort > /whole
-RUN --mount=type=bind,source=src,target=here cat here/main.c > /part && cat /work/here/main.c >> /part
+RUN --mount=type=bind,source=src,target=here cat here/main.c > /part && cat /job/here/main.c >> /part
 RUN --mount=type=bind,source="one file",target=/x/single cat /x/single > /single
 RUN --mount=type=bind,from=tools,source=/tools,target=/t cat /t/t > /stage; echo no > /t/new || echo refused >> /stage
 RUN --mount=type=bind,from=tools,source=link,target=/l cat /l > /linked

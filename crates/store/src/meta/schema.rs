@@ -37,9 +37,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { number: 10, name: "governance", sql: include_str!("schema/0010_governance.sql") },
     Migration { number: 11, name: "sign in", sql: include_str!("schema/0011_sign_in.sql") },
     Migration { number: 12, name: "scale", sql: include_str!("schema/0012_scale.sql") },
-    Migration { number: 13, name: "orders", sql: include_str!("schema/0013_orders.sql") },
-    Migration { number: 14, name: "contexts", sql: include_str!("schema/0014_contexts.sql") },
-    Migration { number: 15, name: "build cache", sql: include_str!("schema/0015_build_cache.sql") },
+    Migration { number: 13, name: "build cache", sql: include_str!("schema/0013_build_cache.sql") },
 ];
 
 /// Make the engine's own tables.

@@ -119,7 +119,7 @@ fn ids_on_disk_stay_plain() {
             "id -u; stat -c '%u %g' /cache/theirs /etc/passwd; echo > /cache/ours; echo > /made; chown 5:70000 /made; \
              chown 2147483646:0 /etc/group; touch -h /etc/passwd; : > /dev/stderr && mkdir -p /new/dir && stat -c '%u %g' /made",
         );
-        spec.cwd = "/work/deep".to_owned();
+        spec.cwd = "/job/deep".to_owned();
         spec.mounts = vec![StepMount::Bind { source: cache.clone(), target: "/cache".to_owned(), writable: true }];
         let (exit, output) = lab.run(&spec, &Cancel::new());
         assert_eq!((exit.unwrap().code, output.as_str()), (0, "0\n7 8\n0 0\n5 70000\n"), "{executor}");
