@@ -264,8 +264,7 @@ mod tests {
     fn numbers_in_addresses() {
         let egress = Egress::default();
         // The URL standard makes one of all of these.
-        for url in ["http://2130706433/", "http://[::ffff:7f00:1]/", "http://127.1:80/x", "http://0/"]
-        {
+        for url in ["http://2130706433/", "http://[::ffff:7f00:1]/", "http://127.1:80/x", "http://0/"] {
             assert!(egress.check(&Url::parse(url).unwrap()).is_err(), "{url}");
         }
         for url in ["https://example.com/", "http://1.1.1.1/"] {

@@ -64,24 +64,9 @@ struct Curve {
 }
 
 static CURVES: [Curve; 3] = [
-    Curve {
-        name: "nistp256",
-        algorithm: "ecdsa-sha2-nistp256",
-        signing: &ECDSA_P256_SHA256_FIXED_SIGNING,
-        bytes: 32,
-    },
-    Curve {
-        name: "nistp384",
-        algorithm: "ecdsa-sha2-nistp384",
-        signing: &ECDSA_P384_SHA384_FIXED_SIGNING,
-        bytes: 48,
-    },
-    Curve {
-        name: "nistp521",
-        algorithm: "ecdsa-sha2-nistp521",
-        signing: &ECDSA_P521_SHA512_FIXED_SIGNING,
-        bytes: 66,
-    },
+    Curve { name: "nistp256", algorithm: "ecdsa-sha2-nistp256", signing: &ECDSA_P256_SHA256_FIXED_SIGNING, bytes: 32 },
+    Curve { name: "nistp384", algorithm: "ecdsa-sha2-nistp384", signing: &ECDSA_P384_SHA384_FIXED_SIGNING, bytes: 48 },
+    Curve { name: "nistp521", algorithm: "ecdsa-sha2-nistp521", signing: &ECDSA_P521_SHA512_FIXED_SIGNING, bytes: 66 },
 ];
 
 impl fmt::Debug for SshKey {

@@ -125,7 +125,8 @@ impl Source {
         // A word of several lines is where its first line is.
         let word = fault.word.as_deref().and_then(|word| word.lines().next()).map(str::trim).filter(|w| !w.is_empty());
         // Quotes may stand where they were taken away: the name before a `=` is found then.
-        for word in word.into_iter().flat_map(|word| [Some(word), word.split_once('=').map(|(name, _)| name)]).flatten() {
+        for word in word.into_iter().flat_map(|word| [Some(word), word.split_once('=').map(|(name, _)| name)]).flatten()
+        {
             let last = fault.span.last.max(first).min(first.saturating_add(PLACE_LINES_MAX));
             for number in first..=last {
                 let Some(text) = line(number) else { break };

@@ -75,7 +75,8 @@ impl Globals {
             globals.set(&format!("{prefix}ARCH"), platform.architecture.clone());
             globals.set(&format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
         }
-        let last = file.stages.get(file.own_stages().saturating_sub(1)).and_then(|s| s.name.as_deref()).unwrap_or("default");
+        let last =
+            file.stages.get(file.own_stages().saturating_sub(1)).and_then(|s| s.name.as_deref()).unwrap_or("default");
         globals.set("TARGETSTAGE", target.unwrap_or(last).to_owned());
         // The automatic ones can be set from outside too.
         for (name, value) in &mut globals.0 {

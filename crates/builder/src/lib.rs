@@ -43,8 +43,8 @@ pub mod fuzzing;
 mod graph;
 mod instruct;
 pub mod lint;
-pub mod needs;
 mod named;
+pub mod needs;
 mod parse;
 pub mod ports;
 pub mod remote;
@@ -62,8 +62,8 @@ pub use cancel::Cancel;
 pub use context::BuildContext;
 pub use error::{BuildError, ErrorKind};
 pub use event::Event;
-pub use named::NamedContext;
 pub use exec::{DefaultNetwork, DiskLimits, StepLimits, UserNs};
+pub use named::NamedContext;
 
 /// Platforms of one build.
 pub const PLATFORMS_MAX: usize = 16;
@@ -284,10 +284,7 @@ impl BuildRequest {
         let secs = match (self.source_date_epoch, given) {
             (Some(secs), _) => Some(secs),
             (None, Some((_, text))) if !text.is_empty() => Some(text.parse::<u64>().map_err(|_| {
-                BuildError::new(
-                    ErrorKind::Dockerfile,
-                    "SOURCE_DATE_EPOCH is not a number of seconds since 1970",
-                )
+                BuildError::new(ErrorKind::Dockerfile, "SOURCE_DATE_EPOCH is not a number of seconds since 1970")
             })?),
             _ => None,
         };
@@ -386,7 +383,17 @@ impl Engine {
         let snapshots = Arc::new(snapshot::Store::open(&config.state_dir.join("snapshots"), content.clone())?);
         let caches = caches::Caches::open(&config.state_dir.join("caches"), config.caches_bytes_max)?;
         let engine = Engine {
-            config, content, images, cache, imported: None, snapshots, userns: None, caches, folders: Arc::default(), flights: Arc::default() };
+            config,
+            content,
+            images,
+            cache,
+            imported: None,
+            snapshots,
+            userns: None,
+            caches,
+            folders: Arc::default(),
+            flights: Arc::default(),
+        };
         // Behind the snapshots' lock, so nobody else is using these.
         exec::sweep(&engine.steps_dir())?;
         match std::fs::remove_dir_all(engine.scratch_root()) {

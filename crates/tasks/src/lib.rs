@@ -46,7 +46,8 @@ pub use cancel::{CancelFlag, StopReason};
 pub use context::{CONTEXT_SECS_MAX, StagedContext, context_key, is_uploaded};
 pub use error::{Error, Result};
 pub use log::{RunLog, log_key};
-pub use model::{    BuildArg, BuildSpec, ImageName, Job, Lease, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
+pub use model::{
+    BuildArg, BuildSpec, ImageName, Job, Lease, NewRun, Outcome, OutputImage, Run, RunKind, RunRegistry, RunStatus,
 };
 pub use options::{BuildOptions, NamedSecret, NamedSource, SshAgent};
 pub use order::Seal;

@@ -21,9 +21,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::agent::{AgentAnswer, AgentQuestion, AgentQuestions};
+pub use self::build_options::{BuildLabel, BuildOptions, BuildSecret, BuildSource, BuildSsh};
 pub use self::extension::path_of;
 pub use self::registry::{Registry, RegistryProperties, RegistryRef, Sku};
-pub use self::build_options::{BuildLabel, BuildOptions, BuildSecret, BuildSource, BuildSsh};
 pub use self::run::{Argument, DockerBuildRequest, Run, RunCredentials, RunPlatform, RunProperties, SourceUpload};
 use crate::error::{Error, Result};
 use crate::identity::SignIn;

@@ -189,7 +189,9 @@ impl StepMount {
     /// Where it is inside the step.
     pub fn target(&self) -> &str {
         match self {
-            StepMount::Bind { target, .. } | StepMount::Tmpfs { target, .. } | StepMount::Secret { target, .. } => target,
+            StepMount::Bind { target, .. } | StepMount::Tmpfs { target, .. } | StepMount::Secret { target, .. } => {
+                target
+            }
         }
     }
 }
@@ -477,7 +479,11 @@ fn run_job(
     let killer = running.killer.clone();
     let _guard = cancel.on_cancel(move || killer.kill());
     // A step process that died meanwhile is noticed when its socket is read.
-    let _ = wire::send(&running.killer.socket, &Order::Run(Box::new(job)), &descriptors.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+    let _ = wire::send(
+        &running.killer.socket,
+        &Order::Run(Box::new(job)),
+        &descriptors.iter().map(AsFd::as_fd).collect::<Vec<_>>(),
+    );
     drop(descriptors);
     let deadline = step.limits.secs_max.map(|secs| Instant::now() + Duration::from_secs(secs));
     let limited = Limited::new(out, step.limits.output_bytes_max);
@@ -501,7 +507,9 @@ fn run_job(
         Some(Report::Exited(code)) => Ok(Exit { code, out_of_memory }),
         Some(Report::Signaled(signal)) => Ok(Exit { code: 128 + signal, out_of_memory }),
         Some(Report::Failed(reason)) => Err(ExecError::Start(reason)),
-        Some(Report::Unshared | Report::Mapped(_) | Report::Created(_)) | None => Err(ExecError::Start("the step process ended without a report".to_owned())),
+        Some(Report::Unshared | Report::Mapped(_) | Report::Created(_)) | None => {
+            Err(ExecError::Start("the step process ended without a report".to_owned()))
+        }
     }
 }
 
@@ -588,7 +596,15 @@ impl Running {
             .spawn()
             .map_err(|error| ExecError::Start(format!("start {}: {error}", program.display())))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        Ok(Running { child, killer: Arc::new(Killer { socket: ours, init: Mutex::new(None) }), stdout, stderr, ids, policy: None, link: None })
+        Ok(Running {
+            child,
+            killer: Arc::new(Killer { socket: ours, init: Mutex::new(None) }),
+            stdout,
+            stderr,
+            ids,
+            policy: None,
+            link: None,
+        })
     }
 
     /// Let the step's user open its standard streams anew, as `/dev/stderr` does: the pipes
@@ -693,9 +709,10 @@ impl Running {
         }
         group.add(pid)?;
         if let Some(policy) = &self.policy {
-            self.link = Some(network::Link::attach(pid, policy).map_err(|error| {
-                ExecError::Start(format!("give the step a network of its own: {error}"))
-            })?);
+            self.link = Some(
+                network::Link::attach(pid, policy)
+                    .map_err(|error| ExecError::Start(format!("give the step a network of its own: {error}")))?,
+            );
         }
         rustix::net::send(&self.killer.socket, &[GO], rustix::net::SendFlags::NOSIGNAL).map_err(io::Error::from)?;
         Ok(())

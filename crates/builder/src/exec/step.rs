@@ -246,10 +246,17 @@ fn prepare(socket: &UnixStream, job: &Job, descriptors: Vec<OwnedFd>) -> io::Res
 /// the cover that mean nothing; the engine looks after the real ones.
 fn stand_in_for_cgroups(cover: &str) -> io::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
     for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
         let Some(place) = line.split(' ').nth(4).filter(|place| Path::new(place).starts_with(cover)) else { continue };
-        fs::create_dir_all(place)?;
-        fs::write(Path::new(place).join("cgroup.procs"), "")?;
+        // It looks in this process's own group.
+        for path in own.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+            let group = Path::new(place).join(path.trim_start_matches('/'));
+            if group.components().all(|part| part != std::path::Component::ParentDir) {
+                fs::create_dir_all(&group)?;
+                fs::write(group.join("cgroup.procs"), "")?;
+            }
+        }
     }
     Ok(())
 }

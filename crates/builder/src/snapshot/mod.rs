@@ -34,8 +34,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -43,8 +43,8 @@ use portolan_types::Digest;
 use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::fsys;
 use crate::exec::UserNs;
+use crate::fsys;
 use crate::ports::Content;
 
 use self::trash::Trash;

@@ -37,8 +37,12 @@ impl Crew<'_> {
         match &step.op {
             Op::Mkdir { path, user } => self.make_dir(step, &active, path, user)?,
             Op::Copy(copy) => {
-                let watch =
-                    self.site.common.disk.watch(&active.upper(), &[]).map_err(|e| self.machine("look at the disk", &e))?;
+                let watch = self
+                    .site
+                    .common
+                    .disk
+                    .watch(&active.upper(), &[])
+                    .map_err(|e| self.machine("look at the disk", &e))?;
                 self.copy(step, copy, plan.copies[number].as_ref(), &active, below, from)?;
                 let excess = watch.last(&self.stop).map_err(|e| self.machine("measure what was copied", &e))?;
                 if let Some(excess) = excess {

@@ -48,7 +48,9 @@ fn through_layers(userns: bool, special: &str) {
     let mut chain = lab.base.clone();
     for script in [
         "mkdir -p /a/b/c && echo one > /a/b/c/one && echo two > /a/two && ln -s b/c /a/link && ln -s /nowhere /a/dangling && mkfifo /a/fifo",
-        &format!("{special} && echo x > /h1 && ln /h1 /h2 && ln /h1 /a/h3 && chmod 4755 /h1 && mkdir -m 1777 /sticky && chown 5:6 /a/two"),
+        &format!(
+            "{special} && echo x > /h1 && ln /h1 /h2 && ln /h1 /a/h3 && chmod 4755 /h1 && mkdir -m 1777 /sticky && chown 5:6 /a/two"
+        ),
         "rm /a/two && rm -r /a/b && mkdir /a/b && echo new > /a/b/new",
         "rm -r /home && echo file > /home && mv /a/link /moved && touch -d '2001-02-03 04:05:06' /a/b/new",
         "chmod 700 /a && ln /h2 /h4 && : > /empty && head -c 3000000 /dev/urandom > /noise && cp /bin/busybox /copy",
@@ -168,7 +170,8 @@ fn capabilities_of_files_mean_the_same_in_a_step_and_in_a_layer() {
     assert_eq!(lab.run(&spec, &Cancel::new()).0.unwrap().code, 0);
     let next = active.commit(&name("copied up")).unwrap();
     let layer = write_layer(&next, &*lab.content, None, &Cancel::new()).unwrap();
-    let (_dir, store, unpacked) = unpack_elsewhere(&lab, &[lab.content.layer(&busybox_tar()), (layer.blob, layer.diff_id)]);
+    let (_dir, store, unpacked) =
+        unpack_elsewhere(&lab, &[lab.content.layer(&busybox_tar()), (layer.blob, layer.diff_id)]);
     let active = store.begin(&unpacked).unwrap();
     let kept = xattr::get(active.root().join("root/busybox"), "security.capability").unwrap();
     assert_eq!(kept.as_deref(), Some(&capability[..]));

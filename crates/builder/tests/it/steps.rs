@@ -204,8 +204,13 @@ fn memory_is_limited_and_the_end_told() {
     let (exit, output) = lab.run(&spec, &Cancel::new());
     let exit = exit.unwrap();
     assert!(exit.out_of_memory && exit.code == 137, "{exit:?} {output}");
-    spec.limits =
-        StepLimits { memory_bytes_max: Some(1 << 30), pids_max: Some(100), cpus: Some(1.5), secs_max: Some(60), ..StepLimits::default() };
+    spec.limits = StepLimits {
+        memory_bytes_max: Some(1 << 30),
+        pids_max: Some(100),
+        cpus: Some(1.5),
+        secs_max: Some(60),
+        ..StepLimits::default()
+    };
     let exit = lab.run(&spec, &Cancel::new()).0.unwrap();
     assert!(!exit.out_of_memory && exit.code == 0, "{exit:?}");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use portolan_builder::Cancel;
 use portolan_builder::diff::{Layer, write_layer};
-use portolan_builder::exec::{self, ExecConfig, UserNs, ExecError, Exit, Network, StepLimits, StepSpec, Stream};
+use portolan_builder::exec::{self, ExecConfig, ExecError, Exit, Network, StepLimits, StepSpec, Stream, UserNs};
 use portolan_builder::ports::{Content, ContentWriter};
 use portolan_builder::snapshot::{Active, Chain, Store};
 use portolan_builder::user::User;

@@ -235,7 +235,10 @@ fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout();
     // Somebody closed the pipe: there is no use in going on.
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| Failure::new(format!("cannot print the log: {e}")))
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|e| Failure::new(format!("cannot print the log: {e}")))
 }
 
 /// Show nothing; when the run fails, its last lines, on stderr.

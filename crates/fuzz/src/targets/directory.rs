@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use portolan_auth::authority::NewDirectoryToken;
 use portolan_auth::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
-use portolan_auth::ssh::SshKey;
 use portolan_auth::foreign::{Keys, unverified_issuer};
+use portolan_auth::ssh::SshKey;
 use portolan_auth::{Authority, MasterKey, SigningKey};
 use portolan_server::http::fuzzing as edge;
 use portolan_service::directory::Filter;

@@ -150,8 +150,9 @@ impl Builds {
         }
         let content = Arc::new(content::StoreContent::new(service.blobs.clone(), runtime.clone()));
         let steps = steps::StoreSteps::open(&service, config.cache_bytes_max);
-        let engine =
-            Arc::new(Engine::open(engine, content, Arc::new(NoImages), Arc::new(NoSteps)).context("open the build engine")?);
+        let engine = Arc::new(
+            Engine::open(engine, content, Arc::new(NoImages), Arc::new(NoSteps)).context("open the build engine")?,
+        );
         tokio::spawn(evict(Arc::downgrade(&engine), config.snapshots_bytes_max));
         let egress = Arc::new(config.egress);
         let fetch_ca = config.fetch_ca_file.as_ref().map(|file| {

@@ -70,9 +70,7 @@ impl Package {
             wishes.describe(&mut part.descriptor);
         }
         parts.extend(children);
-        if alone
-            && let Some(top) = parts.pop()
-        {
+        if alone && let Some(top) = parts.pop() {
             return Ok(Package { parts, top, referrers: Vec::new() });
         }
         let descriptors: Vec<Descriptor> = parts.iter().map(|part| part.descriptor.clone()).collect();

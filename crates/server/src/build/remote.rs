@@ -25,8 +25,8 @@ use portolan_types::{ImageRef, Secret, limits};
 use super::git::Git;
 use super::images::RunImages;
 use super::run::{Trouble, blocking};
-use super::stock::Owner;
 use super::source::{Source, contents_file, in_files, server, unreadable};
+use super::stock::Owner;
 use super::{Builds, Shared};
 
 /// What the address of a context means.
@@ -104,12 +104,7 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        job: &Job,
-        cancel: CancelFlag,
-        dir: &Path,
-    ) -> io::Result<Fetcher> {
+    pub(super) fn new(shared: Arc<Shared>, job: &Job, cancel: CancelFlag, dir: &Path) -> io::Result<Fetcher> {
         let owner = Owner { registry: job.registry, caller: job.build.caller };
         let git = Git {
             egress: shared.egress.clone(),
@@ -220,7 +215,8 @@ impl Builds {
                 std::fs::create_dir_all(&scratch).map_err(|e| server("make a folder", e))?;
                 let commit = fetcher.git.commit(git, &scratch).await.map_err(stopped)?;
                 log.note(&format!("Fetching {} at commit {commit}", git.shown()));
-                let checkout = fetcher.git.check_out(git, &commit, fetcher.keep_git_dir, &scratch).await.map_err(stopped)?;
+                let checkout =
+                    fetcher.git.check_out(git, &commit, fetcher.keep_git_dir, &scratch).await.map_err(stopped)?;
                 let origin = (without_password(&git.url), Some(commit));
                 Ok((Files::Tree(BuildContext::Folder(checkout.root)), Some(origin)))
             }

@@ -15,15 +15,15 @@ use portolan_types::{ImageRef, Platform, Reference, Timestamp};
 use serde_json::json;
 
 use super::Builds;
-use super::check::check;
-use super::images::RunImages;
 use super::attest::{self, Attester, Facts};
 use super::cache::{self, Caches};
+use super::check::check;
+use super::images::RunImages;
 use super::platforms::Package;
 use super::remote::Fetcher;
+use super::source::Source;
 use super::steps::RegistrySteps;
 use super::stock::Owner;
-use super::source::Source;
 use super::tell::Teller;
 
 impl Runner for Builds {
@@ -184,11 +184,7 @@ fn request(job: &Job, source: Source, ssh: Vec<SshForward>) -> BuildRequest {
         target: job.build.target.clone(),
         no_cache: job.build.no_cache,
         labels: options.labels.clone(),
-        secrets: options
-            .secrets
-            .iter()
-            .map(|s| BuildSecret { id: s.id.clone(), value: s.value.clone() })
-            .collect(),
+        secrets: options.secrets.iter().map(|s| BuildSecret { id: s.id.clone(), value: s.value.clone() }).collect(),
         ssh,
         tenant: job.registry.to_string(),
         ..BuildRequest::new(context, source.dockerfile, job.platform.clone(), Timestamp::now())

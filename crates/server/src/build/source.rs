@@ -9,15 +9,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portolan_builder::{BuildContext, Cancel};
 use portolan_builder::context::{Context, ContextError, ContextLimits, Received};
+use portolan_builder::{BuildContext, Cancel};
 use portolan_service::Registry;
 use portolan_tasks::Job;
 use portolan_types::limits;
 
 use super::Builds;
-use super::remote::Scratch;
 use super::content::StreamReader;
+use super::remote::Scratch;
 use super::run::{Trouble, blocking};
 use super::stock::{Owner, Shelf};
 
@@ -171,11 +171,7 @@ fn client_copy(name: &str) -> Option<&str> {
 type ReadFile<'f> = dyn Fn(&Path, u64) -> std::io::Result<Option<Vec<u8>>> + 'f;
 
 /// The Dockerfile, which must be in the context.
-fn dockerfile(
-    file: &ReadFile<'_>,
-    holds: &dyn Fn(&Path) -> bool,
-    name: &str,
-) -> Result<Vec<u8>, Trouble> {
+fn dockerfile(file: &ReadFile<'_>, holds: &dyn Fn(&Path) -> bool, name: &str) -> Result<Vec<u8>, Trouble> {
     let shown = client_copy(name).unwrap_or(name);
     let relative = Path::new(name.trim_start_matches("./"));
     let inside = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
@@ -238,11 +234,23 @@ mod tests {
             archive.append_link(&mut header, "link", "sub/Dockerfile").unwrap();
         });
         for good in ["sub/Dockerfile", "./sub/Dockerfile", "link"] {
-            assert_eq!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), good).ok().unwrap(), b"FROM scratch\n", "{good}");
+            assert_eq!(
+                dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), good).ok().unwrap(),
+                b"FROM scratch\n",
+                "{good}"
+            );
         }
         for bad in ["Dockerfile", "../outside", "/etc/passwd", "sub", "sub/../../outside"] {
-            assert!(matches!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), bad), Err(Trouble::Order(_))), "{bad} was read");
+            assert!(
+                matches!(
+                    dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), bad),
+                    Err(Trouble::Order(_))
+                ),
+                "{bad} was read"
+            );
         }
-        assert!(matches!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), "big"), Err(Trouble::Order(why)) if why.contains("larger")));
+        assert!(
+            matches!(dockerfile(&|p, m| context.file(p, m), &|p| context.holds_file(p), "big"), Err(Trouble::Order(why)) if why.contains("larger"))
+        );
     }
 }

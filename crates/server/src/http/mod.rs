@@ -11,11 +11,11 @@ pub mod acr;
 pub mod arm;
 mod audit;
 pub mod blob;
-mod files;
 pub mod caller;
 mod client;
 pub mod edge;
 pub mod error;
+mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

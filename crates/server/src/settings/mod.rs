@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 pub use table::{ALL, Settings};
 pub use values::{
-    BlobPlace, BuildNetwork, BuildUserNamespace, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
-    Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
+    BlobPlace, BuildNetwork, BuildUserNamespace, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort,
+    IdentityAddresses, LifetimeSecs, LogFormat, Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 
 /// The flags of `portolan serve`.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use portolan_types::IpNet;
 
 use super::values::{
-    BlobPlace, BuildNetwork, BuildUserNamespace, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort, IdentityAddresses, LifetimeSecs, LogFormat,
-    Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
+    BlobPlace, BuildNetwork, BuildUserNamespace, ByteSize, CertName, DatabaseUrl, DomainName, FetchAllow, HostPort,
+    IdentityAddresses, LifetimeSecs, LogFormat, Positive, ProxyHeader, Reach, SecretText, TierChanges, Value,
 };
 use super::{Raw, Setting, SettingsError};
 use crate::otel::{OtlpEndpoint, Ratio};

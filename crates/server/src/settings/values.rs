@@ -332,7 +332,9 @@ impl Value for FetchAllow {
     const KIND: &'static str = "a list of networks and host names (`10.0.0.0/8, git.example.com, .lab.example.com`)";
     fn parse(text: &str) -> Result<FetchAllow, String> {
         let all = text.split(',').map(str::trim).filter(|text| !text.is_empty());
-        all.map(|text| text.parse().or_else(|_| not(text, "a network or a host name"))).collect::<Result<_, _>>().map(Self)
+        all.map(|text| text.parse().or_else(|_| not(text, "a network or a host name")))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
     fn from_toml(value: &toml::Value) -> Result<FetchAllow, String> {
         match value {

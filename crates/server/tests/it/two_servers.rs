@@ -36,7 +36,8 @@ impl Setup {
         let setup = Setup::new(more);
         let config = setup.dir.path().join("portolan.toml");
         let text = std::fs::read_to_string(&config).unwrap();
-        let text: String = text.lines().filter(|l| !l.starts_with("public_address")).map(|l| format!("{l}\n")).collect();
+        let text: String =
+            text.lines().filter(|l| !l.starts_with("public_address")).map(|l| format!("{l}\n")).collect();
         std::fs::write(&config, text).unwrap();
         setup
     }
@@ -56,7 +57,8 @@ impl Setup {
         std::fs::create_dir_all(&data).unwrap();
         std::fs::copy(self.data("a").join("master.key"), data.join("master.key")).unwrap();
         let same = std::fs::read_to_string(self.dir.path().join("portolan.toml")).unwrap();
-        let same: String = same.lines().filter(|line| !line.starts_with("listen_http")).map(|l| format!("{l}\n")).collect();
+        let same: String =
+            same.lines().filter(|line| !line.starts_with("listen_http")).map(|l| format!("{l}\n")).collect();
         std::fs::write(&config, format!("{same}{more}")).unwrap();
         Child::start_worker(&data, &["--config", config.to_str().unwrap(), "--name", name]).await
     }

@@ -335,13 +335,7 @@ pub fn lost(tx: &mut dyn Tx, now: Timestamp, limit: usize) -> Result<Vec<RunRow>
 }
 
 /// Put a run back into the queue that `owner` has or had: `Started`, `Running` → `Queued`.
-pub(super) fn requeue(
-    tx: &mut dyn Tx,
-    registry: i64,
-    seq: u64,
-    owner: Option<&str>,
-    now: Timestamp,
-) -> Result<bool> {
+pub(super) fn requeue(tx: &mut dyn Tx, registry: i64, seq: u64, owner: Option<&str>, now: Timestamp) -> Result<bool> {
     let sql = "UPDATE run SET status = 'Queued', started = NULL, updated = ?3, lease_owner = NULL, lease_until = NULL \
                WHERE registry = ?1 AND seq = ?2 AND status IN ('Started', 'Running') AND finished IS NULL \
                AND (CAST(?4 AS TEXT) IS NULL OR lease_owner = ?4) RETURNING id, status";

@@ -102,7 +102,13 @@ async fn log_url(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str) -> Res
     Ok(respond::json(StatusCode::OK, &json!({ "logLink": url })))
 }
 
-pub(super) async fn found(app: &Arc<App>, ctx: &Ctx, target: &ArmTarget, id: &str, action: Action) -> Result<Run, Error> {
+pub(super) async fn found(
+    app: &Arc<App>,
+    ctx: &Ctx,
+    target: &ArmTarget,
+    id: &str,
+    action: Action,
+) -> Result<Run, Error> {
     app.service.check(ctx, &target.registry, &Target::Registry, action)?;
     let id = run_id(id)?;
     let run = app.tasks.get(target.registry.id, &id).await.map_err(refused)?;
