@@ -132,8 +132,8 @@ fn ids_on_disk_stay_plain() {
             ("etc/group", (i32::MAX as u32 - 1, 0)),
             ("etc/passwd", (0, 0)),
             ("new/dir", (0, 0)),
-            ("work/deep", (0, 0)),
-            ("work", (0, 0)),
+            ("job/deep", (0, 0)),
+            ("job", (0, 0)),
             ("", (0, 0)),
         ] {
             assert_eq!(owner(&plain.root().join(path)), expected, "{executor} {path}");
