@@ -83,7 +83,7 @@ clean "printing a gigabyte"
 
 port=${login_server##*:}
 out=$(order <<D
-RUN nc -w 3 127.0.0.1 $port </dev/null && echo REA''CHED; nc -w 3 $(hostname -I | awk '{print $1}') $port </dev/null && echo REA''CHED; nc -w 3 169.254.169.254 80 </dev/null; exit 0
+RUN for to in 127.0.0.1 $(hostname -I | awk '{print $1}'); do test "\$(printf 'x\\r\\n\\r\\n' | nc -w 3 \$to $port | wc -c)" = 0 || echo REA''CHED; done; nc -w 3 169.254.169.254 80 </dev/null; exit 0
 RUN test -z "\$(find / -xdev -name 'cgroup.procs' -writable 2>/dev/null)" && ! mount -o remount,rw /sys && ! mount -t cgroup2 none /mnt && echo kept its limits
 D
 ) || fail "a look around" "$out"

@@ -8,7 +8,9 @@ home=$(mktemp -d /var/tmp/rootless.XXXXXX)
 server=
 finish() {
     set +e
-    [ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null
+    # The server is a child of su's.
+    pkill -TERM -u "$user" portolan
+    [ -z "$server" ] || wait "$server" 2>/dev/null
     userdel "$user" 2>/dev/null
     sed -i "/^$user:/d" /etc/subuid /etc/subgid
     rm -rf "$home"
@@ -31,7 +33,7 @@ RUN ["/bin/busybox", "sh", "-c", "busybox stat -c '%n %u %g' /etc/mine /bin/busy
 D
 chown -R "$user" "$home"
 
-as() { su "$user" -c "cd '$home' && HOME='$home' $1"; }
+as() { su "$user" -c "cd '$home' && HOME='$home' PORTOLAN_CONFIG_DIR='$home/profile' && export HOME PORTOLAN_CONFIG_DIR && $1"; }
 as "exec ./portolan serve --data '$home/data' --listen 127.0.0.1:0 >'$home/log' 2>&1" &
 server=$!
 eventually "the server of an unprivileged user starts" 30 test -s "$home/data/bootstrap.json"
