@@ -12,7 +12,7 @@ use portolan_store::meta::{Tx, run};
 use portolan_types::Timestamp;
 
 use crate::queue::announce_log;
-use crate::{Error, Result, Tasks};
+use crate::{Error, Result, Tasks, log_key};
 
 /// How often places are looked at.
 const TELL_SECS: u64 = 2;
@@ -52,6 +52,10 @@ impl Tasks {
             let written = tokio::task::spawn_blocking(move || log.note(&text)).await;
             if let Err(cause) = written {
                 tracing::error!(%cause, "tell a run its place in the queue");
+            }
+            // The next to write is whoever takes the run.
+            if let Err(error) = self.blobs.object_sync(&log_key(run.registry, &run.id())).await {
+                tracing::warn!(%error, "keep what a run was told of its place in the queue");
             }
         }
         let count = told.len();

@@ -19,7 +19,7 @@ use crate::place::teller;
 use crate::queue::{End, QUEUED, announce_log, secrets, status};
 use crate::{
     BuildSpec, CancelFlag, Error, Job, Lease, Live, Outcome, Result, RunLog, RunStatus, Runner, Seal, StopReason,
-    Tasks, TasksConfig,
+    Tasks, TasksConfig, log_key,
 };
 
 /// What a run says whose server stopped under it.
@@ -258,7 +258,11 @@ impl Tasks {
         if let (Outcome::Stopped, Some(StopReason::Shutdown)) = (&outcome, cancel.reason())
             && self.why_not_again(&row, true, true).await?.is_none()
         {
-            // This process is told to stop; another begins it anew.
+            // This process is told to stop; another begins it anew, and goes on with its log:
+            // what is still on the way would be written over what that one adds.
+            if let Err(error) = self.blobs.object_sync(&log_key(row.registry, &row.id)).await {
+                tracing::warn!(%error, run = %row.id, "keep the log of a run that is given back");
+            }
             self.requeue(&row, Some(self.owner.clone()), true, Timestamp::now()).await?;
             return Ok(());
         }

@@ -356,7 +356,7 @@ async fn what_is_wrong_is_said_where_people_look() {
     };
     refused(json!({"type": "EncodedTaskRunRequest"}), "task files").await;
     refused(json!({"type": "Nope"}), "Nope").await;
-    refused(json!({"sourceLocation": "https://github.com/a/b.git#main"}), "git").await;
+    refused(json!({"sourceLocation": "git@github.com:a/b.git#main"}), "git").await;
     refused(json!({"sourceLocation": "source/nope"}), "source/nope").await;
     refused(json!({"imageNames": ["Not:valid"]}), "Not:valid").await;
     refused(json!({"imageNames": ["a:{{.Run.Nope}}"]}), "{{.Run.Nope}}").await;
@@ -402,6 +402,13 @@ async fn a_killed_server_ends_its_runs_when_it_is_back() {
     let child = Child::start(data.path(), &["--listen-http", "127.0.0.1:0"]).await.unwrap();
     let site = child.site().unwrap();
     let yard = Yard { child, site, registry: "yard1", data, login_server };
+    // On a database that others may use too, it is begun anew, by whoever is there.
+    if portolan_testkit::postgres::chosen_for(yard.data.path()).is_some() {
+        yard.follow(&run, Some("begins it anew (attempt 2 of 3)\r\n")).await;
+        yard.json(Method::POST, &format!("runs/{run}/cancel"), None).await;
+        assert_eq!(yard.ended(&run).await.status(), "Canceled");
+        return;
+    }
     let ended = yard.ended(&run).await;
     assert_eq!((ended.status(), ended.complete.as_str()), ("Error", "internalerror"));
     assert_eq!(ended.error(), "the server stopped during this run");
@@ -468,7 +475,7 @@ async fn a_base_image_from_another_registry_is_kept() {
 async fn content_that_a_strange_manifest_names_is_not_given_away() {
     // A stranger's registry answers a manifest that names a layer it does not have; this
     // server has it, in another registry.
-    let mut yard = Yard::start().await;
+    let mut yard = Yard::start_with("build_fetch_allow = \"127.0.0.0/8\"\n").await;
     yard.base().await;
     let secret_layer = yard.manifest("busybox", "1").await["layers"][0].clone();
     yard.login_server = yard.site.make_registry("other1").await.unwrap();

@@ -154,7 +154,8 @@ pub trait Objects {
     /// power cut. One process at a time adds to one object.
     fn object_append(&self, key: &str, bytes: &[u8]) -> Result<u64>;
 
-    /// Wait until what was added to an object can be read by every server.
+    /// Wait until what was added to an object can be read by every server, and let go of its
+    /// end: another process may add to it from then on.
     fn object_sync(&self, key: &str) -> BoxFuture<'_, Result<()>> {
         let _ = key;
         Box::pin(std::future::ready(Ok(())))

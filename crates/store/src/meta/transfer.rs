@@ -73,6 +73,7 @@ tables! {
     run_seq [registry] last / 500;
     run [registry, seq] id status kind created started finished updated os architecture variant cpu timeout_secs
         archived task spec context error cancel lease_owner lease_until / 100;
+    run_turn [registry, seq] caller attempts storing worker telling told / 500;
     run_image [registry, seq, n] repo tag digest / 500;
     run_event [seq] registry run status at / 500;
     object [key] kind registry size created expires / 500;
@@ -95,6 +96,7 @@ pub const LEFT: &[(&str, &str)] = &[
     ("push", "what they have in hand"),
     ("upload_writer", "what they have in hand"),
     ("duty", "what they do for the others"),
+    ("turn_served", "whose run was taken last: everybody has a turn again"),
     ("sign_in_device", "who was about to sign in begins again"),
 ];
 

@@ -339,9 +339,19 @@ impl Objects for BucketBlobs {
         Box::pin(async move {
             let tail = inner.tails.0.lock().get(&key).cloned();
             match tail {
-                Some(tail) => inner.client.flush(&key, &tail).await,
-                None => Ok(()),
+                Some(tail) => inner.client.flush(&key, &tail).await?,
+                None => return Ok(()),
             }
+            // From here on another process may add to it: what we know of its end is no more true.
+            let mut tails = inner.tails.0.lock();
+            let done = tails.get(&key).is_some_and(|tail| {
+                let state = tail.state.lock();
+                state.flushed == state.bytes.len()
+            });
+            if done {
+                tails.remove(&key);
+            }
+            Ok(())
         })
     }
 
