@@ -356,7 +356,6 @@ async fn what_is_wrong_is_said_where_people_look() {
     };
     refused(json!({"type": "EncodedTaskRunRequest"}), "task files").await;
     refused(json!({"type": "Nope"}), "Nope").await;
-    refused(json!({"sourceLocation": "git@github.com:a/b.git#main"}), "git").await;
     refused(json!({"sourceLocation": "source/nope"}), "source/nope").await;
     refused(json!({"imageNames": ["Not:valid"]}), "Not:valid").await;
     refused(json!({"imageNames": ["a:{{.Run.Nope}}"]}), "{{.Run.Nope}}").await;
