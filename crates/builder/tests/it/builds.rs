@@ -369,19 +369,22 @@ fn a_failure_stops_the_other_stages() {
 #[test]
 fn stages_run_side_by_side() {
     let kitchen = Kitchen::new();
-    // Each waits for the other through the host's network name space being one: a listener
-    // and a caller. One after the other they would never meet.
-    let port = {
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        probe.local_addr().unwrap().port()
+    // Each waits for the other's mark in a folder that both have. One after the other they
+    // would never meet.
+    let step = |mine: &str, other: &str| {
+        format!(
+            "RUN --mount=type=cache,id=meet,target=/c touch /c/{mine} && \
+             until [ -e /c/{other} ]; do sleep 0.05; done; echo {mine} met {other} > /{mine}\n"
+        )
     };
     let dockerfile = format!(
-        "FROM busybox AS ear\nRUN busybox nc -l -p {port} > /heard\n\
-         FROM busybox AS mouth\nRUN until echo hello | busybox nc 127.0.0.1 {port}; do sleep 0.05; done\n\
-         FROM scratch\nCOPY --from=ear /heard /\nCOPY --from=mouth /etc/group /"
+        "FROM busybox AS one\n{}FROM busybox AS two\n{}FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /",
+        step("one", "two"),
+        step("two", "one"),
     );
     let image = kitchen.build(&dockerfile);
-    assert_eq!(image.files["heard"], "0:0 644 hello\n");
+    assert_eq!(image.files["one"], "0:0 644 one met two\n");
+    assert_eq!(image.files["two"], "0:0 644 two met one\n");
 }
 
 #[test]
